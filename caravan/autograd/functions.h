@@ -1,0 +1,41 @@
+// The ops as layers use them: each allocates its result, runs forward and (once there is a tape) notes how to go back.
+//
+// Shapes are those of the op headers.  `plus` is a residual, added in the product's own epilogue.
+#pragma once
+
+#include "caravan/autograd/context.h"
+#include "caravan/autograd/parameter.h"
+#include "caravan/autograd/value.h"
+#include "caravan/ops/attention.h"
+#include "caravan/ops/linear.h"
+#include "caravan/ops/loss_head.h"
+#include "caravan/ops/rms_norm.h"
+#include "caravan/ops/rope.h"
+
+namespace caravan::autograd {
+
+// ids: [tokens] i32.  Result: [tokens, hidden].
+Value embedding(Context& ctx, const Parameter& table, const Tensor& ids);
+
+// x: [tokens, in].  bias: nullptr or [out].  plus: nullptr or [tokens, out].  Result: [tokens, out] in x's dtype.
+Value linear(Context& ctx, const Value& x, const Parameter& weight, const Parameter* bias, const Value* plus = nullptr);
+
+// x: [tokens, features].  Result: the same shape.
+Value rms_norm(Context& ctx, const Value& x, const Parameter& weight, double eps, ops::NormRounding rounding);
+
+// Turns the query and key columns of a fused product, in place.  qkv: [tokens, (heads + 2 kv_heads) head_dim].
+Value rope_in_place(Context& ctx, Value qkv, const RotaryTables& tables, const ops::HeadShape& heads,
+                    ops::RopePairing pairing);
+
+// qkv: [tokens, (heads + 2 kv_heads) head_dim], query columns first, then key, then value.  Result: [tokens, heads
+// head_dim].
+Value attention(Context& ctx, const Value& qkv, const ops::HeadShape& heads, const std::vector<AttentionRange>& ranges,
+                double scale);
+
+// gate_up: [tokens, 2 features].  Result: [tokens, features].
+Value swiglu(Context& ctx, const Value& gate_up);
+
+// hidden: [tokens, features].  targets: [tokens] i32.  Result: [tokens] negative log likelihoods, 0 where ignored.
+Value loss_head(Context& ctx, const Value& hidden, const Parameter& weight, const Tensor& targets);
+
+}  // namespace caravan::autograd

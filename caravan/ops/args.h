@@ -1,0 +1,101 @@
+// The checked arguments of every op, as its implementations receive them, and the lists the backends offer.
+// For the .cc files of ops and its backends only.
+//
+// The front end (ops/<op>.cc) checks shapes, dtypes and devices, returns early when there is nothing to compute, and
+// dispatches over the cpu list followed by the ref list.  An implementation may rely on the op header's contract and
+// checks nothing again.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "caravan/ops/attention.h"
+#include "caravan/ops/dispatch.h"
+#include "caravan/ops/linear.h"
+#include "caravan/ops/rms_norm.h"
+#include "caravan/ops/rope.h"
+
+namespace caravan::ops {
+
+struct LinearArgs {
+  Tensor y, x;
+  Weight w;
+  Tensor bias, residual;  // undefined when absent
+};
+
+struct RmsNormArgs {
+  Tensor y, rstd, x, w;  // rstd undefined when absent
+  double eps;
+  NormRounding rounding;
+};
+
+struct RopeTablesArgs {
+  Tensor cos, sin, positions, frequencies, kind;
+  double attention_scaling;
+  DType rounded_to;
+};
+
+struct RopeArgs {
+  Tensor y, x, cos, sin;
+  RopePairing pairing;
+  bool inverse;
+};
+
+struct AttentionArgs {
+  Tensor out, lse, query, key, value;  // lse undefined when absent
+  HeadShape heads;
+  const std::vector<AttentionRange>* ranges;
+  double scale;
+};
+
+struct SwigluArgs {
+  Tensor y, gate_up;
+};
+
+struct EmbeddingArgs {
+  Tensor y, table, ids;
+};
+
+struct LossHeadArgs {
+  Tensor token_nll, hidden;
+  Weight w;
+  Tensor targets;
+};
+
+template <typename Args>
+using ImplementationList = std::span<const Implementation<Args>>;
+
+// What ops/cpu offers, in order of preference.
+namespace cpu {
+ImplementationList<LinearArgs> linear_list();
+ImplementationList<RmsNormArgs> rms_norm_list();
+ImplementationList<RopeTablesArgs> rope_tables_list();
+ImplementationList<RopeArgs> rope_list();
+ImplementationList<AttentionArgs> attention_list();
+ImplementationList<SwigluArgs> swiglu_list();
+ImplementationList<EmbeddingArgs> embedding_list();
+ImplementationList<LossHeadArgs> loss_head_list();
+}  // namespace cpu
+
+// The oracle: one implementation an op, named "ref", for every dtype of the contract.
+namespace ref {
+ImplementationList<LinearArgs> linear_list();
+ImplementationList<RmsNormArgs> rms_norm_list();
+ImplementationList<RopeTablesArgs> rope_tables_list();
+ImplementationList<RopeArgs> rope_list();
+ImplementationList<AttentionArgs> attention_list();
+ImplementationList<SwigluArgs> swiglu_list();
+ImplementationList<EmbeddingArgs> embedding_list();
+ImplementationList<LossHeadArgs> loss_head_list();
+}  // namespace ref
+
+// dispatch() over the cpu list and then the ref list.
+template <typename Args>
+void dispatch_all(Context& ctx, const char* op, ImplementationList<Args> cpu_list, ImplementationList<Args> ref_list,
+                  const Args& args) {
+  std::vector<Implementation<Args>> all(cpu_list.begin(), cpu_list.end());
+  all.insert(all.end(), ref_list.begin(), ref_list.end());
+  dispatch<Args>(ctx, op, all, args);
+}
+
+}  // namespace caravan::ops

@@ -1,0 +1,63 @@
+// What an op needs to know besides its tensors.  Passed to every op; there is no other state.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "caravan/base/isa.h"
+#include "caravan/tensor/allocator.h"
+
+namespace caravan::ops {
+
+enum class Backend {
+  kCpu,  // oneDNN and SIMD kernels; what they do not cover falls through to the reference
+  kRef,  // plain loops with double arithmetic: the oracle
+};
+
+// "cpu", "ref"
+const char* to_string(Backend backend);
+
+// Which implementation served a call, and why the ones before it in the list did not.
+struct Choice {
+  std::string op;                     // "linear"
+  std::string implementation;         // "onednn", "simd:avx512", "ref"
+  std::vector<std::string> refusals;  // "onednn: f64 has no kernel"
+};
+
+// Plans and primitives of a backend, made once and kept: an implementation detail of ops/cpu.
+class PlanCache;
+
+// One context serves one thread at a time.  Two contexts share nothing, so two models in two threads compute what each
+// computes alone.
+struct Context {
+  Backend backend = Backend::kCpu;
+  std::shared_ptr<Allocator> allocator;  // its device is the device of every tensor; kMeta makes a dry run of all ops
+  int threads = 1;
+  Isa isa = Isa::kAvx2;                          // the highest level that kernels may use
+  std::shared_ptr<PlanCache> plans;              // null until the first plan is made
+  std::function<void(const Choice&)> on_choice;  // called once a dispatch when set
+
+  bool dry_run() const { return allocator->device().kind == DeviceKind::kMeta; }
+  Tensor allocate(DType dtype, const Shape& shape, Segment segment = Segment::kActivations) {
+    return allocator->allocate(dtype, shape, segment);
+  }
+};
+
+struct ContextOptions {
+  Backend backend = Backend::kCpu;
+  bool dry_run = false;
+  int threads = 0;                   // 0: usable_cores()
+  std::int64_t memory_capacity = 0;  // 0: usable_memory()
+};
+
+// A context on this machine: usable_isa(), an allocator of its own, and, when CARAVAN_EXPLAIN=1 is set, choices printed
+// to stderr (each distinct one once).  Throws as usable_isa() and Allocator::host() do.
+Context make_context(const ContextOptions& options = {});
+
+// How many plans (library primitives, packed layouts) this context has made so far: constant after warm-up.
+std::int64_t plans_made(const Context& ctx);
+
+}  // namespace caravan::ops

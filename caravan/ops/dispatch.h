@@ -1,0 +1,70 @@
+// How an op chooses among its implementations.  For the .cc files of ops only.
+//
+// An op's list is ordered; the first implementation that does not refuse the case runs; the reference, which refuses
+// nothing that the op's own checks let through, closes the list.  On the meta device the chosen implementation's
+// workspace is allocated and given back and nothing runs: the dry run of every op is this one line, so it cannot drift
+// from the real one.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "caravan/ops/context.h"
+
+namespace caravan::ops {
+
+template <typename Args>
+struct Implementation {
+  const char* name;  // "onednn", "simd:avx2", "ref"
+  Backend backend;
+  Isa min_isa;
+  // Why this implementation cannot serve the case, or nullptr when it can.
+  const char* (*refuse)(const Context& ctx, const Args& args);
+  // Scratch bytes of a call; nullptr means none.  May not touch tensor bytes: the dry run calls it.
+  std::int64_t (*workspace)(Context& ctx, const Args& args);
+  void (*run)(Context& ctx, const Args& args, std::byte* workspace);
+};
+
+// Tells ctx.on_choice, if anybody listens.
+void report_choice(Context& ctx, const char* op, const char* implementation, std::vector<std::string> refusals);
+
+// Throws when no implementation is left: a bug of the list.
+[[noreturn]] void throw_no_implementation(const Context& ctx, const char* op, const std::vector<std::string>& refusals);
+
+template <typename Args>
+void dispatch(Context& ctx, const char* op, std::span<const Implementation<Args>> list, const Args& args) {
+  std::vector<std::string> refusals;
+  const bool explain = static_cast<bool>(ctx.on_choice);
+  for (const Implementation<Args>& one : list) {
+    const char* reason = nullptr;
+    if (one.backend != Backend::kRef && one.backend != ctx.backend) {
+      reason = "another backend was asked for";
+    } else if (one.min_isa > ctx.isa) {
+      reason = "the processor or CARAVAN_MAX_ISA is below its level";
+    } else if (one.refuse != nullptr) {
+      reason = one.refuse(ctx, args);
+    }
+    if (reason != nullptr) {
+      if (explain) {
+        refusals.push_back(std::string(one.name) + ": " + reason);
+      }
+      continue;
+    }
+    if (explain) {
+      report_choice(ctx, op, one.name, std::move(refusals));
+    }
+    Tensor workspace;
+    const std::int64_t bytes = one.workspace == nullptr ? 0 : one.workspace(ctx, args);
+    if (bytes > 0) {
+      workspace = ctx.allocate(DType::kU8, {bytes}, Segment::kWorkspace);
+    }
+    if (!ctx.dry_run()) {
+      one.run(ctx, args, workspace.defined() ? workspace.address() : nullptr);
+    }
+    return;
+  }
+  throw_no_implementation(ctx, op, refusals);
+}
+
+}  // namespace caravan::ops

@@ -1,0 +1,21 @@
+// The last product and the cross entropy in one op, chunk by chunk over the tokens: logits of [tokens, vocab] never
+// exist.
+//
+//   nll[t] = log sum_v exp(logit[t, v]) - logit[t, target[t]],   logit = hidden W^T        transformers ForCausalLMLoss
+#pragma once
+
+#include "caravan/ops/context.h"
+#include "caravan/ops/weight.h"
+
+namespace caravan::ops {
+
+// A target that counts for nothing (torch's ignore_index).
+inline constexpr std::int32_t kIgnoredTarget = -100;
+
+// token_nll: [tokens] f32 (f64 when hidden is f64), 0 where the target is ignored.  hidden: [tokens, features], any
+// compute float dtype; may be a column range.  w: [vocab, features], same dtype.  targets: [tokens] i32, kIgnoredTarget
+// or in [0, vocab). Logits are f32 (f64 for f64).  Rows with an ignored target are not computed and may hold NaN.
+// Throws ShapeError when shapes or dtypes differ, InputError when a target is outside the vocabulary.
+void loss_head(Context& ctx, const Tensor& token_nll, const Tensor& hidden, const Weight& w, const Tensor& targets);
+
+}  // namespace caravan::ops

@@ -1,0 +1,13 @@
+// The gated activation of Llama's feed-forward (Shazeer 2020):  y = silu(gate) * up,  silu(z) = z / (1 + exp(-z)).
+#pragma once
+
+#include "caravan/ops/context.h"
+
+namespace caravan::ops {
+
+// gate_up: [tokens, 2 * features], gate in the first half of a row, up in the second; any compute float dtype; may be a
+// column range.  y: [tokens, features], same dtype.  y must not alias gate_up.  One rounding, at the end.
+// Throws ShapeError when shapes or dtypes differ.
+void swiglu(Context& ctx, const Tensor& y, const Tensor& gate_up);
+
+}  // namespace caravan::ops

@@ -1,0 +1,33 @@
+// Bytes between host memory and tensors on any device, and element conversion of plain host arrays.
+//
+// This is the only door between files or command lines and tensors: other rooms do not follow Tensor::address().
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "caravan/tensor/tensor.h"
+
+namespace caravan {
+
+// Fills `dst` from as many bytes in row-major order, same dtype.  On the meta device it does nothing.
+// Throws ShapeError when the sizes differ.
+void copy_from_host(const Tensor& dst, std::span<const std::byte> src);
+
+// Writes the elements of `src` in row-major order.  Throws ShapeError when the sizes differ or the device is meta.
+void copy_to_host(std::span<std::byte> dst, const Tensor& src);
+
+// Converts `count` elements between any two of f64, f32, bf16 and f16, rounding once, to nearest even.
+// Throws ShapeError for other types.
+void convert_elements(DType dst_dtype, std::byte* dst, DType src_dtype, const std::byte* src, std::int64_t count);
+
+// The elements of a float tensor as doubles or floats, of an integer tensor as i64, in row-major order.
+std::vector<double> to_doubles(const Tensor& tensor);
+std::vector<float> to_floats(const Tensor& tensor);
+
+// The index of the first NaN or infinity among `count` elements of a float type, or -1.
+std::int64_t first_non_finite(DType dtype, const std::byte* data, std::int64_t count);
+
+}  // namespace caravan
