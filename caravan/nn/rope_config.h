@@ -59,7 +59,8 @@ double rope_attention_scaling(const RopeConfig& config);
 // Whether two sequences of these lengths may have different frequencies.
 bool depends_on_length(RopeKind kind);
 
-// The longest sequence the model is meant for: M; for scaled kinds max(M, factor * M0).
+// The longest sequence the model is meant for: M where it already counts the stretching (M > M0) or there is none; else
+// factor * M0; for dynamic, which stretches to whatever length it meets, a bound that nothing reaches.
 std::int64_t max_sequence_length(const RopeConfig& config);
 
 }  // namespace caravan::nn

@@ -6,6 +6,7 @@
 // checks nothing again.
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <vector>
 
@@ -75,6 +76,8 @@ ImplementationList<AttentionArgs> attention_list();
 ImplementationList<SwigluArgs> swiglu_list();
 ImplementationList<EmbeddingArgs> embedding_list();
 ImplementationList<LossHeadArgs> loss_head_list();
+// How many plans the cache has made since it was new, dropped ones included.
+std::int64_t plans_made(const PlanCache& plans);
 }  // namespace cpu
 
 // The oracle: one implementation an op, named "ref", for every dtype of the contract.

@@ -1,9 +1,9 @@
 // How an op chooses among its implementations.  For the .cc files of ops only.
 //
 // An op's list is ordered; the first implementation that does not refuse the case runs; the reference, which refuses
-// nothing that the op's own checks let through, closes the list.  On the meta device the chosen implementation's
-// workspace is allocated and given back and nothing runs: the dry run of every op is this one line, so it cannot drift
-// from the real one.
+// nothing that the op's own checks let through, closes the list.  On the meta device the chosen implementation
+// prepares what it keeps, its workspace is allocated and given back, and nothing runs: the dry run of every op is these
+// few lines, so it cannot drift from the real one.
 #pragma once
 
 #include <cstddef>
@@ -24,6 +24,9 @@ struct Implementation {
   // Scratch bytes of a call; nullptr means none.  May not touch tensor bytes: the dry run calls it.
   std::int64_t (*workspace)(Context& ctx, const Args& args);
   void (*run)(Context& ctx, const Args& args, std::byte* workspace);
+  // Makes what outlives the call, such as the packed form of a weight, before the workspace is taken; nullptr means
+  // nothing.  The dry run calls it too: there it allocates and computes nothing.
+  void (*prepare)(Context& ctx, const Args& args) = nullptr;
 };
 
 // Tells ctx.on_choice, if anybody listens.
@@ -53,6 +56,9 @@ void dispatch(Context& ctx, const char* op, std::span<const Implementation<Args>
     }
     if (explain) {
       report_choice(ctx, op, one.name, std::move(refusals));
+    }
+    if (one.prepare != nullptr) {
+      one.prepare(ctx, args);
     }
     Tensor workspace;
     const std::int64_t bytes = one.workspace == nullptr ? 0 : one.workspace(ctx, args);

@@ -1,0 +1,103 @@
+#include "caravan/autograd/parameter.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+#include <span>
+
+#include "caravan/base/error.h"
+#include "caravan/base/philox.h"
+#include "caravan/tensor/copy.h"
+
+namespace caravan::autograd {
+
+WeightStore::WeightStore(ops::Context& ctx, const std::vector<ParamSpec>& specs, DType dtype)
+    : specs_(specs), dtype_(dtype) {
+  for (const ParamSpec& spec : specs_) {
+    if (!spec.alias_of.empty()) {
+      continue;
+    }
+    if (by_name_.contains(spec.name)) {
+      throw ShapeError(fmt::format("weight store: parameter \"{}\" stands twice in the table", spec.name));
+    }
+    parameters_.push_back({spec, ops::Weight(ctx.allocate(dtype, spec.shape, Segment::kWeights))});
+    by_name_[spec.name] = &parameters_.back();
+  }
+  for (const ParamSpec& spec : specs_) {
+    if (spec.alias_of.empty()) {
+      continue;
+    }
+    Parameter* original = find(spec.alias_of);
+    if (original == nullptr || by_name_.contains(spec.name)) {
+      throw ShapeError(fmt::format("weight store: \"{}\" is an alias of \"{}\", which is not a parameter of its own",
+                                   spec.name, spec.alias_of));
+    }
+    by_name_[spec.name] = original;
+  }
+}
+
+Parameter& WeightStore::at(const std::string& name) {
+  Parameter* parameter = find(name);
+  if (parameter == nullptr) {
+    throw ShapeError(fmt::format("weight store: there is no parameter \"{}\"", name));
+  }
+  return *parameter;
+}
+
+Parameter* WeightStore::find(const std::string& name) {
+  const auto found = by_name_.find(name);
+  return found == by_name_.end() ? nullptr : found->second;
+}
+
+Tensor part_rows(const Parameter& parameter, std::size_t index) {
+  const ParamPart& part = parameter.spec.parts.at(index);
+  return parameter.tensor().row_range(part.row_begin, part.row_begin + part.shape[0]);
+}
+
+namespace {
+
+// Elements per staging block: small enough to stay in cache, large enough to make a copy worth its call.
+constexpr std::int64_t kBlock = 1 << 16;
+
+float initial_value(const Init& init, const RandomStream& stream, std::int64_t index) {
+  switch (init.kind) {
+    case InitKind::kNormal:
+      return static_cast<float>(init.deviation * stream.normal(static_cast<std::uint64_t>(index)));
+    case InitKind::kOnes:
+      return 1.0F;
+    case InitKind::kZeros:
+      return 0.0F;
+  }
+  return 0.0F;
+}
+
+void initialize_part(const Tensor& part_tensor, const ParamPart& part, const Init& init, std::uint64_t seed) {
+  const RandomStream stream(seed, part.name);
+  const Tensor flat = part_tensor.reshape({part_tensor.elements()});
+  std::vector<float> values;
+  std::vector<std::byte> bytes;
+  for (std::int64_t begin = 0; begin < flat.rows(); begin += kBlock) {
+    const std::int64_t count = std::min(kBlock, flat.rows() - begin);
+    values.resize(static_cast<std::size_t>(count));
+    for (std::int64_t i = 0; i < count; ++i) {
+      values[static_cast<std::size_t>(i)] = initial_value(init, stream, begin + i);
+    }
+    bytes.resize(static_cast<std::size_t>(count * size_of(flat.dtype())));
+    convert_elements(flat.dtype(), bytes.data(), DType::kF32, std::as_bytes(std::span(values)).data(), count);
+    copy_from_host(flat.row_range(begin, begin + count), bytes);
+  }
+}
+
+}  // namespace
+
+void initialize(WeightStore& store, std::uint64_t seed) {
+  for (Parameter& parameter : store.parameters()) {
+    for (std::size_t i = 0; i < parameter.spec.parts.size(); ++i) {
+      initialize_part(part_rows(parameter, i), parameter.spec.parts[i], parameter.spec.init, seed);
+    }
+    parameter.weight.changed();
+  }
+}
+
+}  // namespace caravan::autograd

@@ -1,0 +1,17 @@
+// Small pieces of the sentences that Caravan prints.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace caravan {
+
+// The number with its thousands set apart: "9,437,184", "-1,024".
+std::string grouped(std::int64_t number);
+
+// Text from a stranger as it may stand in a message: control and non-ASCII bytes as "?", at most `max_bytes` bytes and
+// then "...".
+std::string printable(std::string_view text, std::size_t max_bytes = 200);
+
+}  // namespace caravan

@@ -1,0 +1,107 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <ostream>
+
+#include "caravan/base/error.h"
+#include "caravan/cli/commands.h"
+#include "caravan/cli/shared_options.h"
+
+namespace caravan::cli {
+
+namespace {
+
+model_io::DumpRequest request_of(const ParsedOptions& options) {
+  const std::vector<std::string> what = options.list("--what");
+  const auto asked = [&](const char* name) { return std::ranges::find(what, name) != what.end(); };
+  return {.logits = asked("logits"), .hidden = asked("hidden"), .loss = asked("loss")};
+}
+
+int run_dump(const ParsedOptions& options, Streams streams) {
+  const model_io::DumpRequest request = request_of(options);
+  const bool dry_run = options.has("--dry-run");
+  if ((request.logits || request.hidden) && !dry_run && !options.has("--output")) {
+    throw InputError("dump: logits and hidden states need a file to go to; give --output OUT.safetensors");
+  }
+  ops::Context ctx = context_for(options, dry_run);
+  const model_io::IdLists ids = model_io::read_id_lists(options.path("--ids"));
+  const model_io::LoadedModel model =
+      model_io::load_model(ctx, options.path("--model"), dtype_of(options, "--dtype"), load_options(options));
+  print_warnings(streams, model.warnings);
+  const model_io::DumpResult result = model_io::dump(ctx, model, ids, request, options.path("--output"));
+
+  Json json = Json::object();
+  if (request.loss && !dry_run) {
+    json["loss"] = std::isfinite(result.loss) ? Json(result.loss) : Json(nullptr);
+    json["targets"] = result.targets;
+  }
+  std::size_t tokens = 0;
+  for (const auto& sequence : ids) {
+    tokens += sequence.size();
+  }
+  json["sequences"] = ids.size();
+  json["tokens"] = tokens;
+  json["dtype"] = options.text("--dtype");
+  json["backend"] = ops::to_string(ctx.backend);
+  json["isa"] = to_string(ctx.isa);
+  json["threads"] = ctx.threads;
+  json["dry_run"] = dry_run;
+  json["memory"] = memory_json(result.memory);
+  streams.out << json.dump() << "\n";
+  if (request.loss && !dry_run && !std::isfinite(result.loss)) {
+    streams.err << (result.targets == 0 ? "caravan: warning: no sequence has a second token, so there is no loss\n"
+                                        : "caravan: warning: the loss is not a finite number\n");
+  }
+  return 0;
+}
+
+}  // namespace
+
+Command dump_command() {
+  CommandSpec spec;
+  spec.name = "dump";
+  spec.summary = "compute a model's logits, hidden states and loss";
+  spec.description =
+      "Runs the id lists of a JSON file as one packed batch. Writes logits.<sequence> [tokens, vocab] and "
+      "hidden.<sequence>.<layer> [tokens, hidden] (layer 0 the embedding, the last after the final norm) as "
+      "safetensors, "
+      "f32 unless the model computes in f64, and prints one JSON object with the mean next-token cross entropy and the "
+      "memory used. With --dry-run nothing is computed: the memory printed is what the run will use.";
+  spec.options = {
+      {.name = "--model",
+       .value_name = "DIR",
+       .kind = OptionKind::kDirectory,
+       .help = "Hugging Face model directory",
+       .required = true},
+      {.name = "--ids",
+       .value_name = "FILE.json",
+       .kind = OptionKind::kFile,
+       .help = "a list of lists of token ids, as in [[1, 2, 3], [4, 5]]",
+       .required = true},
+      {.name = "--what",
+       .value_name = "LIST",
+       .kind = OptionKind::kChoiceList,
+       .help = "what to compute",
+       .default_value = "loss",
+       .choices = {"logits", "hidden", "loss"}},
+      compute_dtype_option(),
+      {.name = "--output",
+       .value_name = "OUT.safetensors",
+       .kind = OptionKind::kFile,
+       .help = "where logits and hidden states go"},
+      {.name = "--dry-run",
+       .value_name = "",
+       .kind = OptionKind::kFlag,
+       .help = "compute nothing, print the memory that the run will use"},
+  };
+  for (OptionSpec& option : numerics_options()) {
+    spec.options.push_back(std::move(option));
+  }
+  spec.examples = {
+      "caravan dump --model DIR --ids ids.json --what logits,hidden,loss --dtype f32 --output out.safetensors"};
+  return {spec, run_dump};
+}
+
+}  // namespace caravan::cli

@@ -1,0 +1,187 @@
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <ostream>
+
+#include "caravan/base/error.h"
+#include "caravan/cli/commands.h"
+#include "caravan/cli/shared_options.h"
+#include "caravan/model_io/inspect.h"
+
+namespace caravan::cli {
+
+namespace {
+
+constexpr std::int64_t kPlannedTokens = 2048;
+
+std::string rope_text(const nn::RopeConfig& rope) {
+  std::string text = fmt::format("{}, theta {:g}", nn::to_string(rope.kind), rope.theta);
+  if (rope.factor_given) {
+    text += fmt::format(", factor {:g}", rope.factor);
+  }
+  if (rope.original_max_position_embeddings) {
+    text += fmt::format(", trained on {}", *rope.original_max_position_embeddings);
+  }
+  return text;
+}
+
+std::string dtypes_text(const model_io::ModelSummary& summary) {
+  std::vector<std::string> parts;
+  for (const auto& [name, count] : summary.dtype_tensors) {
+    parts.push_back(fmt::format("{} {}", count, name));
+  }
+  return fmt::format("{}", fmt::join(parts, ", "));
+}
+
+// Peak bytes of a forward pass over one sequence, by a dry run.
+MemoryUse planned_memory(const ParsedOptions& options, const std::filesystem::path& directory, DType dtype,
+                         std::int64_t tokens) {
+  ops::Context ctx = ops::make_context({.backend = ops::Backend::kCpu,
+                                        .dry_run = true,
+                                        .threads = static_cast<int>(options.integer("--threads").value_or(0)),
+                                        .memory_capacity = std::int64_t{1} << 50});
+  const model_io::LoadedModel model = model_io::load_model(ctx, directory, dtype);
+  const model_io::IdLists ids = {std::vector<std::int32_t>(static_cast<std::size_t>(tokens), 0)};
+  return model_io::dump(ctx, model, ids, {.logits = false, .hidden = false, .loss = true}, {}).memory;
+}
+
+struct Planned {
+  const char* dtype;
+  MemoryUse memory;
+};
+
+Json to_json(const model_io::ModelSummary& summary, const std::vector<Planned>& planned, std::int64_t tokens) {
+  const model::LlamaConfig& model = summary.config.model;
+  Json json = Json::object();
+  json["architecture"] = "LlamaForCausalLM";
+  json["parameters"] = summary.parameters;
+  json["config"] = Json::parse(model_io::format_hf_config(summary.config, summary.config.dtype.value_or(DType::kF32)));
+  json["max_sequence_length"] = nn::max_sequence_length(model.rope);
+  json["files"] = summary.file_count;
+  json["tensors"] = summary.tensor_count;
+  json["tensor_types"] = summary.dtype_tensors;
+  json["weight_bytes"] = summary.weight_bytes;
+  json["problems"] = summary.problems;
+  json["forward_memory"] = Json::object();
+  json["forward_memory"]["tokens"] = tokens;
+  for (const Planned& one : planned) {
+    json["forward_memory"][one.dtype] = memory_json(one.memory);
+  }
+  return json;
+}
+
+void print_summary(Streams streams, const model_io::ModelSummary& summary, const std::vector<Planned>& planned,
+                   std::int64_t tokens) {
+  const model::LlamaConfig& model = summary.config.model;
+  std::vector<std::string> extras;
+  if (model.attention_bias) {
+    extras.emplace_back("attention biases");
+  }
+  if (model.mlp_bias) {
+    extras.emplace_back("feed-forward biases");
+  }
+  if (model.tie_word_embeddings) {
+    extras.emplace_back("tied embeddings");
+  }
+  const auto line = [&](const char* label, const std::string& text) {
+    streams.out << fmt::format("  {:<14}{}\n", label, text);
+  };
+  streams.out << fmt::format("LlamaForCausalLM, {} parameters\n", human_count(summary.parameters));
+  line("vocabulary", fmt::format("{}", model.vocab_size));
+  line("layers", fmt::format("{} of hidden size {}, intermediate size {}", model.num_hidden_layers, model.hidden_size,
+                             model.intermediate_size));
+  line("heads", fmt::format("{} with {} for keys and values, head_dim {}", model.num_attention_heads,
+                            model.num_key_value_heads, model.head_dim));
+  line("length", fmt::format("{} positions", model.rope.max_position_embeddings));
+  line("rope", rope_text(model.rope));
+  line("norm", fmt::format("RMS, eps {:g}", model.rms_norm_eps));
+  if (!extras.empty()) {
+    line("has", fmt::format("{}", fmt::join(extras, ", ")));
+  }
+  line("weights",
+       fmt::format("{} in {} tensors ({}) of {} file{}", human_bytes(summary.weight_bytes), summary.tensor_count,
+                   dtypes_text(summary), summary.file_count, summary.file_count == 1 ? "" : "s"));
+  for (const Planned& one : planned) {
+    line("memory", fmt::format("{} for a forward pass over {} tokens in {}", human_bytes(one.memory.high_water), tokens,
+                               one.dtype));
+  }
+}
+
+int inspect_file(const ParsedOptions& options, Streams streams, const std::filesystem::path& path) {
+  const checkpoint::SafetensorsFile file = checkpoint::SafetensorsFile::open(path);
+  const auto& entries = file.header().entries;
+  if (options.has("--json")) {
+    Json json = Json::object();
+    json["metadata"] = file.header().metadata;
+    json["tensors"] = Json::array();
+    for (const checkpoint::TensorEntry& one : entries) {
+      json["tensors"].push_back(
+          {{"name", one.name}, {"type", one.dtype_name}, {"shape", one.shape}, {"bytes", one.bytes()}});
+    }
+    streams.out << json.dump() << "\n";
+    return 0;
+  }
+  std::size_t width = 0;
+  std::int64_t total = 0;
+  for (const checkpoint::TensorEntry& one : entries) {
+    width = std::max(width, one.name.size());
+    total += one.bytes();
+  }
+  for (const auto& [key, value] : file.header().metadata) {
+    streams.out << fmt::format("{}: {}\n", key, value.substr(0, 200));
+  }
+  for (const checkpoint::TensorEntry& one : entries) {
+    streams.out << fmt::format("{:<{}}  {:<8}[{}]\n", one.name, width, one.dtype_name, fmt::join(one.shape, ", "));
+  }
+  streams.out << fmt::format("{} tensors, {}\n", entries.size(), human_bytes(total));
+  return 0;
+}
+
+int run_inspect(const ParsedOptions& options, Streams streams) {
+  const std::filesystem::path path = options.path("PATH");
+  if (std::filesystem::is_regular_file(path)) {
+    return inspect_file(options, streams, path);
+  }
+  const model_io::ModelSummary summary = model_io::inspect_model(path);
+  print_warnings(streams, summary.config.warnings);
+  const std::int64_t tokens = std::min(kPlannedTokens, nn::max_sequence_length(summary.config.model.rope));
+  std::vector<Planned> planned;
+  if (summary.problems.empty()) {
+    planned = {{"f32", planned_memory(options, path, DType::kF32, tokens)},
+               {"bf16", planned_memory(options, path, DType::kBF16, tokens)}};
+  }
+  if (options.has("--json")) {
+    streams.out << to_json(summary, planned, tokens).dump() << "\n";
+  } else {
+    print_summary(streams, summary, planned, tokens);
+  }
+  if (!summary.problems.empty()) {
+    throw FormatError(
+        fmt::format("{}: weights and config.json disagree: {}", path.string(), fmt::join(summary.problems, "; ")));
+  }
+  return 0;
+}
+
+}  // namespace
+
+Command inspect_command() {
+  CommandSpec spec;
+  spec.name = "inspect";
+  spec.summary = "describe a model directory or a safetensors file";
+  spec.description =
+      "Of a Hugging Face directory: architecture, sizes, tensor types, whether the weights are those that config.json "
+      "asks for, and the memory of a forward pass. Of a safetensors file: its tensors. No weight is read.";
+  spec.options = {{.name = "PATH",
+                   .value_name = "",
+                   .kind = OptionKind::kFile,
+                   .help = "a model directory or a safetensors file",
+                   .required = true,
+                   .positional = true},
+                  json_option()};
+  spec.examples = {"caravan inspect DIR", "caravan inspect DIR/model.safetensors --json"};
+  return {spec, run_inspect};
+}
+
+}  // namespace caravan::cli

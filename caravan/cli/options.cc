@@ -1,0 +1,342 @@
+#include "caravan/cli/options.h"
+
+#include <fmt/core.h>
+#include <fmt/ranges.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <numeric>
+#include <set>
+#include <string_view>
+
+#include "caravan/base/error.h"
+#include "caravan/base/text.h"
+
+namespace caravan::cli {
+
+namespace {
+
+std::vector<std::string> split(const std::string& text, char separator) {
+  std::vector<std::string> parts;
+  std::size_t begin = 0;
+  for (std::size_t end = 0; end != std::string::npos; begin = end + 1) {
+    end = text.find(separator, begin);
+    parts.push_back(text.substr(begin, end - begin));
+  }
+  return parts;
+}
+
+// The whole text as a number, or nothing.
+template <typename T>
+std::optional<T> parse_number(const std::string& text) {
+  T value{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc{} || end != text.data() + text.size()) {
+    return std::nullopt;
+  }
+  return value;
+}
+
+std::string range_of(const OptionSpec& spec) {
+  const bool low = spec.minimum != std::numeric_limits<std::int64_t>::min();
+  const bool high = spec.maximum != std::numeric_limits<std::int64_t>::max();
+  if (low && high) {
+    return fmt::format("a whole number from {} to {}", spec.minimum, spec.maximum);
+  }
+  if (low) {
+    return fmt::format("a whole number, at least {}", spec.minimum);
+  }
+  return high ? fmt::format("a whole number, at most {}", spec.maximum) : "a whole number";
+}
+
+// What `value` should have been, or nothing when it is right.
+std::optional<std::string> expectation_missed(const OptionSpec& spec, const std::string& value) {
+  switch (spec.kind) {
+    case OptionKind::kFlag:
+    case OptionKind::kText:
+      return std::nullopt;
+    case OptionKind::kFile:
+      return value.empty() ? std::optional<std::string>("the path of a file") : std::nullopt;
+    case OptionKind::kDirectory:
+      return value.empty() ? std::optional<std::string>("the path of a directory") : std::nullopt;
+    case OptionKind::kInteger: {
+      const auto number = parse_number<std::int64_t>(value);
+      const bool right = number && *number >= spec.minimum && *number <= spec.maximum;
+      return right ? std::nullopt : std::optional<std::string>(range_of(spec));
+    }
+    case OptionKind::kNumber: {
+      const auto number = parse_number<double>(value);
+      return number && std::isfinite(*number) ? std::nullopt : std::optional<std::string>("a number");
+    }
+    case OptionKind::kChoice:
+    case OptionKind::kChoiceList: {
+      const bool several = spec.kind == OptionKind::kChoiceList;
+      std::set<std::string> seen;
+      for (const std::string& word : several ? split(value, ',') : std::vector<std::string>{value}) {
+        const bool known = std::find(spec.choices.begin(), spec.choices.end(), word) != spec.choices.end();
+        if (!known || !seen.insert(word).second) {
+          return fmt::format("{} {}", several ? "a list, without blanks or repetition, of" : "one of",
+                             fmt::join(spec.choices, several ? "," : ", "));
+        }
+      }
+      return std::nullopt;
+    }
+  }
+  return std::nullopt;
+}
+
+const OptionSpec* find_option(std::span<const OptionSpec> options, std::string_view name) {
+  const auto found = std::find_if(options.begin(), options.end(), [&](const auto& one) { return one.name == name; });
+  return found == options.end() ? nullptr : &*found;
+}
+
+// All that a command takes.
+std::vector<OptionSpec> options_of(const Program& program, const CommandSpec& command) {
+  std::vector<OptionSpec> all = command.options;
+  all.insert(all.end(), program.common_options.begin(), program.common_options.end());
+  return all;
+}
+
+// " (did you mean ...?)", or nothing when no word is near.
+std::string suggestion(const std::string& word, const std::vector<std::string>& words) {
+  const auto nearest = nearest_word(word, words);
+  return nearest ? fmt::format(" (did you mean {}?)", *nearest) : "";
+}
+
+[[noreturn]] void throw_unknown_option(const Program& program, const CommandSpec* command, const std::string& argument,
+                                       std::span<const OptionSpec> options) {
+  const std::string name = argument.substr(0, argument.find('='));
+  std::vector<std::string> names = {"--help"};
+  if (command == nullptr) {
+    names.push_back("--version");
+  }
+  for (const OptionSpec& one : options) {
+    if (!one.positional) {
+      names.push_back(one.name);
+    }
+  }
+  const std::string where = command == nullptr ? program.name : fmt::format("{} {}", program.name, command->name);
+  throw InputError(fmt::format("{}unknown option {}{}; {} --help lists the options",
+                               command == nullptr ? "" : command->name + ": ", printable(name, 60),
+                               suggestion(name, names), where));
+}
+
+const CommandSpec& find_command(const Program& program, const std::string& name) {
+  std::vector<std::string> names;
+  for (const CommandSpec& one : program.commands) {
+    if (one.name == name) {
+      return one;
+    }
+    names.push_back(one.name);
+  }
+  throw InputError(fmt::format("unknown command \"{}\"{}; {} --help lists the commands", printable(name, 60),
+                               suggestion(name, names), program.name));
+}
+
+bool is_help(const std::string& argument) {
+  return argument == "--help" || argument == "-h";
+}
+
+[[noreturn]] void throw_missing_value(const CommandSpec* command, const OptionSpec& spec) {
+  throw InputError(fmt::format("{}option {} needs a value: {} {}", command == nullptr ? "" : command->name + ": ",
+                               spec.name, spec.name, spec.value_name));
+}
+
+// What stands before the command's name: help, version, or common options, which are handed on to the command.
+struct Leading {
+  std::optional<Invocation::Action> action;
+  std::vector<std::string> handed_on;
+  std::size_t consumed = 0;
+};
+
+Leading read_leading(const Program& program, std::span<const std::string> arguments) {
+  Leading leading;
+  std::size_t& i = leading.consumed;
+  while (i < arguments.size() && arguments[i].starts_with('-')) {
+    const std::string& argument = arguments[i];
+    if (is_help(argument) || argument == "--version") {
+      leading.action = is_help(argument) ? Invocation::Action::kHelp : Invocation::Action::kVersion;
+      return leading;
+    }
+    const std::size_t equals = argument.find('=');
+    const OptionSpec* spec = find_option(program.common_options, argument.substr(0, equals));
+    if (spec == nullptr) {
+      throw_unknown_option(program, nullptr, argument, program.common_options);
+    }
+    leading.handed_on.push_back(argument);
+    ++i;
+    if (spec->kind != OptionKind::kFlag && equals == std::string::npos) {
+      if (i == arguments.size()) {
+        throw_missing_value(nullptr, *spec);
+      }
+      leading.handed_on.push_back(arguments[i++]);
+    }
+  }
+  return leading;
+}
+
+// CLI11 takes the line apart; kinds, requirements and sentences are ours.
+std::map<std::string, std::string> read_options(const Program& program, const CommandSpec& command,
+                                                const std::vector<OptionSpec>& options,
+                                                const std::vector<std::string>& arguments) {
+  CLI::App app;
+  app.set_help_flag();
+  app.allow_extras();
+  std::vector<CLI::Option*> handles;
+  for (std::size_t i = 0; i < options.size(); ++i) {
+    const OptionSpec& spec = options[i];
+    if (spec.kind == OptionKind::kFlag) {
+      handles.push_back(app.add_flag(spec.name)->disable_flag_override());
+    } else {
+      handles.push_back(app.add_option(spec.positional ? fmt::format("argument{}", i) : spec.name));
+    }
+    handles.back()->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+    handles.back()->allow_extra_args(false);
+  }
+  try {
+    std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());  // as CLI11 wants them
+    app.parse(std::move(reversed));
+  } catch (const CLI::ParseError& error) {
+    const std::string_view what = error.what();
+    for (const OptionSpec& spec : options) {
+      if (what.starts_with(spec.name + ":")) {
+        throw_missing_value(&command, spec);
+      }
+      if (what.starts_with(spec.name + " ")) {
+        throw InputError(fmt::format("{}: option {} takes no value", command.name, spec.name));
+      }
+    }
+    throw InputError(fmt::format("{}: {}", command.name, what));
+  }
+  const std::vector<std::string> extras = app.remaining();
+  for (const std::string& extra : extras) {
+    if (extra.size() > 1 && extra.starts_with('-') && extra != "--") {
+      throw_unknown_option(program, &command, extra, options);
+    }
+  }
+  for (const std::string& extra : extras) {
+    if (extra != "--") {
+      throw InputError(fmt::format("{}: \"{}\" is one argument too many; {} {} --help shows the usage", command.name,
+                                   printable(extra, 60), program.name, command.name));
+    }
+  }
+  std::map<std::string, std::string> given;
+  for (std::size_t i = 0; i < options.size(); ++i) {
+    const std::vector<std::string>& results = handles[i]->results();
+    if (results.empty()) {
+      continue;
+    }
+    if (results.size() > 1 && options[i].kind != OptionKind::kFlag) {
+      throw InputError(
+          fmt::format("{}: option {} is given {} times; give it once", command.name, options[i].name, results.size()));
+    }
+    given[options[i].name] = results[0];
+  }
+  return given;
+}
+
+}  // namespace
+
+std::optional<std::string> nearest_word(const std::string& word, std::span<const std::string> words) {
+  std::optional<std::string> best;
+  std::size_t best_distance = std::max<std::size_t>(1, word.size() / 3) + 1;
+  for (const std::string& other : words) {
+    // Rows of the edit table, two behind for swaps of neighbours.
+    std::vector<std::size_t> before(other.size() + 1), above(other.size() + 1), row(other.size() + 1);
+    std::iota(above.begin(), above.end(), std::size_t{0});
+    for (std::size_t i = 1; i <= word.size(); ++i) {
+      row[0] = i;
+      for (std::size_t j = 1; j <= other.size(); ++j) {
+        const std::size_t replaced = above[j - 1] + (word[i - 1] == other[j - 1] ? 0 : 1);
+        row[j] = std::min({above[j] + 1, row[j - 1] + 1, replaced});
+        if (i > 1 && j > 1 && word[i - 1] == other[j - 2] && word[i - 2] == other[j - 1]) {
+          row[j] = std::min(row[j], before[j - 2] + 1);
+        }
+      }
+      before = above;
+      above = row;
+    }
+    if (above.back() < best_distance) {
+      best_distance = above.back();
+      best = other;
+    }
+  }
+  return best;
+}
+
+ParsedOptions::ParsedOptions(std::map<std::string, OptionSpec> specs, std::map<std::string, std::string> given)
+    : specs_(std::move(specs)), given_(std::move(given)) {}
+
+bool ParsedOptions::has(const std::string& name) const {
+  specs_.at(name);
+  return given_.contains(name);
+}
+
+std::string ParsedOptions::text(const std::string& name) const {
+  const OptionSpec& spec = specs_.at(name);
+  const auto found = given_.find(name);
+  return found == given_.end() ? spec.default_value : found->second;
+}
+
+std::optional<std::int64_t> ParsedOptions::integer(const std::string& name) const {
+  return parse_number<std::int64_t>(text(name));
+}
+
+std::optional<double> ParsedOptions::number(const std::string& name) const {
+  return parse_number<double>(text(name));
+}
+
+std::vector<std::string> ParsedOptions::list(const std::string& name) const {
+  const std::string value = text(name);
+  return value.empty() ? std::vector<std::string>{} : split(value, ',');
+}
+
+Invocation parse(const Program& program, std::span<const std::string> arguments) {
+  Leading leading = read_leading(program, arguments);
+  if (leading.action || arguments.empty()) {
+    return {.action = leading.action.value_or(Invocation::Action::kHelp), .command = nullptr, .options = {}};
+  }
+  if (leading.consumed == arguments.size()) {
+    throw InputError(fmt::format("no command is given; {} --help lists the commands", program.name));
+  }
+  const CommandSpec& command = find_command(program, arguments[leading.consumed]);
+  const std::vector<OptionSpec> options = options_of(program, command);
+  std::vector<std::string> own = std::move(leading.handed_on);
+  own.insert(own.end(), arguments.begin() + static_cast<std::ptrdiff_t>(leading.consumed) + 1, arguments.end());
+  for (const std::string& argument : own) {
+    if (argument == "--") {
+      break;
+    }
+    if (is_help(argument)) {
+      return {.action = Invocation::Action::kHelp, .command = &command, .options = {}};
+    }
+    // CLI11 would take the next argument for the value of `--name=`.
+    const OptionSpec* spec =
+        argument.ends_with('=') ? find_option(options, argument.substr(0, argument.size() - 1)) : nullptr;
+    if (spec != nullptr) {
+      throw_missing_value(&command, *spec);
+    }
+  }
+  const std::map<std::string, std::string> given = read_options(program, command, options, own);
+  std::map<std::string, OptionSpec> specs;
+  for (const OptionSpec& spec : options) {
+    const auto found = given.find(spec.name);
+    if (found == given.end() && spec.required) {
+      throw InputError(fmt::format("{}: {} {}{} is missing; {} {} --help shows the usage", command.name,
+                                   spec.positional ? "argument" : "option", spec.name,
+                                   spec.value_name.empty() ? "" : " " + spec.value_name, program.name, command.name));
+    }
+    if (found != given.end()) {
+      if (const auto expected = expectation_missed(spec, found->second)) {
+        throw InputError(fmt::format("{}: {} must be {}, not \"{}\"", command.name, spec.name, *expected,
+                                     printable(found->second, 60)));
+      }
+    }
+    specs[spec.name] = spec;
+  }
+  return {.action = Invocation::Action::kRun, .command = &command, .options = ParsedOptions(specs, given)};
+}
+
+}  // namespace caravan::cli

@@ -1,0 +1,124 @@
+#include "caravan/cli/shared_options.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+#include <ostream>
+
+#include "caravan/base/error.h"
+
+namespace caravan::cli {
+
+OptionSpec compute_dtype_option() {
+  return {.name = "--dtype",
+          .value_name = "TYPE",
+          .kind = OptionKind::kChoice,
+          .help = "type to compute in; f64 runs on the reference backend",
+          .default_value = "f32",
+          .choices = {"f32", "bf16", "f64"}};
+}
+
+std::vector<OptionSpec> numerics_options() {
+  return {
+      {.name = "--backend",
+       .value_name = "NAME",
+       .kind = OptionKind::kChoice,
+       .help = "cpu: oneDNN and SIMD kernels; ref: plain loops, slow and exact",
+       .default_value = "cpu",
+       .choices = {"cpu", "ref"}},
+      {.name = "--norm-rounding",
+       .value_name = "RULE",
+       .kind = OptionKind::kChoice,
+       .help = "hf rounds before the norm's weight, as transformers; fused rounds once, as TransformerEngine",
+       .default_value = "hf",
+       .choices = {"hf", "fused"}},
+      {.name = "--rope-rounding",
+       .value_name = "RULE",
+       .kind = OptionKind::kChoice,
+       .help = "hf rounds cos and sin to the activations' type, as transformers; f32 keeps them",
+       .default_value = "hf",
+       .choices = {"hf", "f32"}},
+      {.name = "--rope-pairing",
+       .value_name = "ORDER",
+       .kind = OptionKind::kChoice,
+       .help = "order of a head's elements while computing; weights are permuted on load",
+       .default_value = "half",
+       .choices = {"half", "interleaved"}},
+  };
+}
+
+OptionSpec json_option() {
+  return {.name = "--json", .value_name = "", .kind = OptionKind::kFlag, .help = "print one JSON object"};
+}
+
+DType dtype_of(const ParsedOptions& options, const std::string& name) {
+  const std::string text = options.text(name);
+  const std::optional<DType> dtype = parse_dtype(text);
+  if (!dtype) {
+    throw InputError(fmt::format("{}: there is no type \"{}\"", name, text));
+  }
+  return *dtype;
+}
+
+ops::Context context_for(const ParsedOptions& options, bool dry_run) {
+  const bool reference = options.text("--backend") == "ref" || dtype_of(options, "--dtype") == DType::kF64;
+  return ops::make_context({.backend = reference ? ops::Backend::kRef : ops::Backend::kCpu,
+                            .dry_run = dry_run,
+                            .threads = static_cast<int>(options.integer("--threads").value_or(0)),
+                            .memory_capacity = 0});
+}
+
+model_io::LoadOptions load_options(const ParsedOptions& options) {
+  model_io::LoadOptions result;
+  result.adjust = [norm = options.text("--norm-rounding"), rope = options.text("--rope-rounding"),
+                   pairing = options.text("--rope-pairing")](model::LlamaConfig& config) {
+    config.norm_rounding = norm == "fused" ? ops::NormRounding::kFused : ops::NormRounding::kHuggingFace;
+    config.rope_rounding = rope == "f32" ? nn::RopeRounding::kFloat32 : nn::RopeRounding::kActivation;
+    config.rope_pairing = pairing == "interleaved" ? ops::RopePairing::kInterleaved : ops::RopePairing::kRotateHalf;
+  };
+  return result;
+}
+
+void print_warnings(Streams streams, const std::vector<std::string>& warnings) {
+  for (const std::string& warning : warnings) {
+    streams.err << "caravan: warning: " << warning << "\n";
+  }
+}
+
+Json memory_json(const MemoryUse& use) {
+  const auto peak = [&](Segment segment) { return use.segments[static_cast<std::size_t>(segment)].peak_bytes; };
+  Json json = Json::object();
+  json["weights"] = peak(Segment::kWeights);
+  json["activations"] = peak(Segment::kActivations);
+  json["workspace"] = peak(Segment::kWorkspace);
+  json["peak"] = use.peak_bytes;
+  json["high_water"] = use.high_water;
+  return json;
+}
+
+namespace {
+
+std::string scaled(double value, const char* unit) {
+  constexpr double kStep = 1000.0;
+  const char* const prefixes[] = {"", "k", "M", "G", "T", "P"};
+  std::size_t at = 0;
+  while (value >= kStep && at + 1 < std::size(prefixes)) {
+    value /= kStep;
+    ++at;
+  }
+  const std::string suffix = std::string(prefixes[at]) + unit;
+  const std::string number = at == 0 ? fmt::format("{:.0f}", value) : fmt::format("{:.4g}", value);
+  return suffix.empty() ? number : number + " " + suffix;
+}
+
+}  // namespace
+
+std::string human_count(std::int64_t count) {
+  return scaled(static_cast<double>(count), "");
+}
+
+std::string human_bytes(std::int64_t bytes) {
+  return scaled(static_cast<double>(bytes), "B");
+}
+
+}  // namespace caravan::cli

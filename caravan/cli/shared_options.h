@@ -1,0 +1,39 @@
+// Options and small steps that several commands share.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "caravan/base/json.h"
+#include "caravan/cli/commands.h"
+#include "caravan/model_io/dump.h"
+#include "caravan/model_io/load.h"
+
+namespace caravan::cli {
+
+// --dtype and what it means for the backend: f64 runs on the reference.
+OptionSpec compute_dtype_option();
+// --backend, --norm-rounding, --rope-rounding, --rope-pairing.
+std::vector<OptionSpec> numerics_options();
+OptionSpec json_option();
+
+DType dtype_of(const ParsedOptions& options, const std::string& name);
+
+// A context as --threads, --backend and --dtype ask.
+ops::Context context_for(const ParsedOptions& options, bool dry_run);
+
+// What the numerics options change in a config.
+model_io::LoadOptions load_options(const ParsedOptions& options);
+
+// Prints every warning as a line of its own.
+void print_warnings(Streams streams, const std::vector<std::string>& warnings);
+
+// {"weights": ..., "activations": ..., "workspace": ..., "peak": ..., "high_water": ...} in bytes.
+Json memory_json(const MemoryUse& use);
+
+// "134.5 M", "269 MB"-like figures for people.
+std::string human_count(std::int64_t count);
+std::string human_bytes(std::int64_t bytes);
+
+}  // namespace caravan::cli

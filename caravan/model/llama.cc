@@ -1,0 +1,82 @@
+#include "caravan/model/llama.h"
+
+#include <fmt/format.h>
+
+#include "caravan/base/error.h"
+
+namespace caravan::model {
+
+namespace {
+
+nn::Linear linear_of(WeightStore& store, const std::string& name, bool bias) {
+  return {&store.at(name + ".weight"), bias ? &store.at(name + ".bias") : nullptr};
+}
+
+Block block_of(const LlamaConfig& config, WeightStore& store, const nn::Rope& rope, std::int64_t layer) {
+  const std::string prefix = fmt::format("model.layers.{}.", layer);
+  const auto norm = [&](const char* name) {
+    return nn::RmsNorm{&store.at(prefix + name + ".weight"), config.rms_norm_eps, config.norm_rounding};
+  };
+  Block block;
+  block.attention_norm = norm("input_layernorm");
+  block.attention.qkv = linear_of(store, prefix + "self_attn.qkv_proj", config.attention_bias);
+  block.attention.output = linear_of(store, prefix + "self_attn.o_proj", config.attention_bias);
+  block.attention.rope = &rope;
+  block.attention.heads = {config.num_attention_heads, config.num_key_value_heads, config.head_dim};
+  block.feed_forward_norm = norm("post_attention_layernorm");
+  block.feed_forward.gate_up = linear_of(store, prefix + "mlp.gate_up_proj", config.mlp_bias);
+  block.feed_forward.down = linear_of(store, prefix + "mlp.down_proj", config.mlp_bias);
+  return block;
+}
+
+}  // namespace
+
+Value Block::forward(Context& ctx, const Value& x) const {
+  const Value h = attention.forward(ctx, attention_norm.forward(ctx, x), /*plus=*/x);  // [tokens, hidden]
+  return feed_forward.forward(ctx, feed_forward_norm.forward(ctx, h), /*plus=*/h);     // [tokens, hidden]
+}
+
+Llama::Llama(const LlamaConfig& config, WeightStore& store) : config_(config) {
+  validate(config_);
+  rope_ = {config_.rope, config_.head_dim, config_.rope_pairing, config_.rope_rounding};
+  embedding_ = &store.at("model.embed_tokens.weight");
+  for (std::int64_t layer = 0; layer < config_.num_hidden_layers; ++layer) {
+    blocks_.push_back(block_of(config_, store, rope_, layer));
+  }
+  norm_ = {&store.at("model.norm.weight"), config_.rms_norm_eps, config_.norm_rounding};
+  head_ = &store.at("lm_head.weight");
+}
+
+Value Llama::forward_unit(Context& ctx, int index, const Value& input) const {
+  if (index < 0 || index >= units()) {
+    throw ShapeError(fmt::format("Llama: unit {} asked for, there are {}", index, units()));
+  }
+  if (index == 0) {
+    return autograd::embedding(ctx, *embedding_, input.tensor);
+  }
+  if (index == units() - 1) {
+    return norm_.forward(ctx, input);
+  }
+  return blocks_[static_cast<std::size_t>(index - 1)].forward(ctx, input);
+}
+
+Value Llama::forward(Context& ctx, const Tensor& ids) const {
+  Value x{ids};
+  for (int unit = 0; unit < units(); ++unit) {
+    x = forward_unit(ctx, unit, x);
+  }
+  return x;
+}
+
+Tensor Llama::logits(Context& ctx, const Tensor& hidden) const {
+  const DType dtype = hidden.dtype() == DType::kF64 ? DType::kF64 : DType::kF32;
+  const Tensor y = ctx.ops.allocate(dtype, {hidden.rows(), config_.vocab_size});
+  ops::linear(ctx.ops, y, hidden, head_->weight);
+  return y;
+}
+
+Value Llama::token_losses(Context& ctx, const Value& hidden, const Tensor& targets) const {
+  return autograd::loss_head(ctx, hidden, *head_, targets);
+}
+
+}  // namespace caravan::model

@@ -1,0 +1,38 @@
+// Which table of kernels serves a context, and how its kernels name element types.
+#pragma once
+
+#include <array>
+
+#include "caravan/ops/context.h"
+#include "caravan/ops/cpu/kernels/kernels.h"
+#include "caravan/ops/dispatch.h"
+
+namespace caravan::ops::cpu {
+
+// The highest table that `isa` allows.
+const Kernels& kernels_for(Isa isa);
+
+// f32, bf16 or f16: the element types that have kernels.
+bool has_kernels(DType dtype);
+// Throws ShapeError for the others.
+Element element_of(DType dtype);
+
+// A tensor's rows as kernels take them; null data for an undefined tensor.
+Rows rows_of(const Tensor& tensor);
+
+// The reason that every list of this backend gives for f64.
+inline constexpr const char* kNoF64 = "f64 is the reference's";
+
+// Rows a thread takes at least, so that starting a thread costs less than its work: about 16384 elements.
+std::int64_t grain_of(std::int64_t columns);
+
+// The list of an op whose kernels exist at every level: "simd:avx512", then "simd:avx2".
+template <typename Args>
+std::array<Implementation<Args>, 2> simd_list(const char* (*refuse)(const Context&, const Args&),
+                                              std::int64_t (*workspace)(Context&, const Args&),
+                                              void (*run)(Context&, const Args&, std::byte*)) {
+  return {{{"simd:avx512", Backend::kCpu, Isa::kAvx512, refuse, workspace, run},
+           {"simd:avx2", Backend::kCpu, Isa::kAvx2, refuse, workspace, run}}};
+}
+
+}  // namespace caravan::ops::cpu

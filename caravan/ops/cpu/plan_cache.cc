@@ -1,0 +1,192 @@
+#include "caravan/ops/cpu/plan_cache.h"
+
+#include <algorithm>
+
+#include "caravan/base/threads.h"
+#include "caravan/ops/args.h"
+#include "caravan/ops/cpu/kernel_choice.h"
+
+namespace caravan::ops {
+
+struct PlanCache::Pack {
+  dnnl::reorder::primitive_desc descriptor;
+  dnnl::memory plain, packed, scratch;
+  std::optional<dnnl::reorder> primitive;
+};
+
+PlanCache::PlanCache() : engine_(cpu::make_engine()), stream_(engine_) {}
+
+const cpu::WeightLayout& PlanCache::layout_of(bool plain, DType dtype, std::int64_t in, std::int64_t out) {
+  const LayoutKey key = {plain ? 1 : 0, static_cast<std::int64_t>(dtype), in, out};
+  const auto found = layouts_.find(key);
+  if (found != layouts_.end()) {
+    return found->second;
+  }
+  ++made_;
+  return layouts_
+      .emplace(key, plain ? cpu::plain_weight_layout(dtype, in, out) : cpu::make_weight_layout(engine_, dtype, in, out))
+      .first->second;
+}
+
+const cpu::WeightLayout& PlanCache::layout(DType dtype, std::int64_t in, std::int64_t out) {
+  return layout_of(false, dtype, in, out);
+}
+
+const cpu::WeightLayout& PlanCache::plain_layout(DType dtype, std::int64_t in, std::int64_t out) {
+  return layout_of(true, dtype, in, out);
+}
+
+cpu::Product& PlanCache::product(int threads, const cpu::ProductSpec& spec, const cpu::WeightLayout& layout) {
+  const ProductKey key = {threads,
+                          spec.tokens,
+                          static_cast<std::int64_t>(spec.x_dtype),
+                          spec.x_stride,
+                          static_cast<std::int64_t>(spec.y_dtype),
+                          spec.y_stride,
+                          spec.rows,
+                          spec.bias ? 1 : 0,
+                          static_cast<std::int64_t>(spec.residual),
+                          static_cast<std::int64_t>(layout.dtype),
+                          layout.in,
+                          layout.out,
+                          layout.blocked ? 1 : 0};
+  std::unique_ptr<cpu::Product>& product = products_[key];
+  if (product == nullptr) {
+    product = std::make_unique<cpu::Product>(engine_, spec, layout);
+    ++made_;
+  }
+  return *product;
+}
+
+PlanCache::Pack& PlanCache::pack_of(int threads, const cpu::WeightLayout& layout, std::int64_t count) {
+  const PackKey key = {threads, static_cast<std::int64_t>(layout.dtype), layout.in, layout.out, layout.blocked ? 1 : 0,
+                       count};
+  std::shared_ptr<Pack>& pack = packs_[key];
+  if (pack == nullptr) {
+    auto made = std::make_shared<Pack>();
+    const dnnl::memory::desc plain = cpu::plain_weight_layout(layout.dtype, layout.in, count).desc;
+    const dnnl::memory::desc rows = cpu::weight_rows_desc(layout, count);
+    dnnl::primitive_attr attributes;
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    made->descriptor = {engine_, plain, engine_, rows, attributes};
+    made->plain = dnnl::memory(plain, engine_, nullptr);
+    made->packed = dnnl::memory(rows, engine_, nullptr);
+    made->scratch = dnnl::memory(made->descriptor.scratchpad_desc(), engine_, nullptr);
+    pack = std::move(made);
+    ++made_;
+  }
+  return *pack;
+}
+
+std::int64_t PlanCache::pack_scratch_bytes(int threads, const cpu::WeightLayout& layout, std::int64_t count) {
+  return static_cast<std::int64_t>(pack_of(threads, layout, count).descriptor.scratchpad_desc().get_size());
+}
+
+void PlanCache::pack(int threads, const cpu::WeightLayout& layout, std::int64_t count, const std::byte* plain,
+                     std::byte* packed, std::byte* scratch) {
+  Pack& pack = pack_of(threads, layout, count);
+  pack.plain.set_data_handle(const_cast<std::byte*>(plain));
+  pack.packed.set_data_handle(packed);
+  pack.scratch.set_data_handle(scratch);
+  if (!pack.primitive) {
+    pack.primitive.emplace(pack.descriptor);
+  }
+  pack.primitive->execute(
+      stream_, {{DNNL_ARG_FROM, pack.plain}, {DNNL_ARG_TO, pack.packed}, {DNNL_ARG_SCRATCHPAD, pack.scratch}});
+  stream_.wait();
+}
+
+namespace cpu {
+namespace {
+
+// Rows of a weight that are widened to f32 at a time on their way into a blocked layout: bounds the scratch.
+constexpr std::int64_t kWidenedRows = 16 * kWeightBlock;
+
+std::byte* address_or_null(const Tensor& tensor) {
+  return tensor.defined() ? tensor.address() : nullptr;
+}
+
+Tensor scratch_of(Context& ctx, std::int64_t bytes) {
+  return bytes > 0 ? ctx.allocate(DType::kU8, {bytes}, Segment::kWorkspace) : Tensor();
+}
+
+void widen_rows(Context& ctx, const Tensor& plain, std::int64_t first, std::int64_t count, std::byte* y) {
+  const std::int64_t columns = plain.columns();
+  const WidenRows rows{.element = element_of(plain.dtype()),
+                       .y = {y, columns},
+                       .x = rows_of(plain.row_range(first, first + count)),
+                       .columns = columns};
+  parallel_for(ctx.threads, count, grain_of(columns),
+               [&](std::int64_t begin, std::int64_t end) { kernels_for(ctx.isa).widen(rows, begin, end); });
+}
+
+// Same dtype: one reorder.  The rows are those of a contiguous tensor.
+void pack_whole(Context& ctx, const Tensor& plain, const WeightLayout& layout, const Tensor& packed) {
+  PlanCache& plans = plans_of(ctx);
+  with_onednn(ctx, "packing a weight", [&] {
+    const Tensor scratch = scratch_of(ctx, plans.pack_scratch_bytes(ctx.threads, layout, layout.out));
+    if (!ctx.dry_run()) {
+      plans.pack(ctx.threads, layout, layout.out, plain.address(), packed.address(), address_or_null(scratch));
+    }
+  });
+}
+
+// To f32, by way of a piece of plain f32 where the layout is blocked.
+void pack_widened(Context& ctx, const Tensor& plain, const WeightLayout& layout, const Tensor& packed) {
+  if (!layout.blocked) {
+    if (!ctx.dry_run()) {
+      widen_rows(ctx, plain, 0, layout.out, packed.address());
+    }
+    return;
+  }
+  PlanCache& plans = plans_of(ctx);
+  const Tensor piece = ctx.allocate(DType::kF32, {std::min(kWidenedRows, layout.out), layout.in}, Segment::kWorkspace);
+  for (std::int64_t first = 0; first < layout.out; first += kWidenedRows) {
+    const std::int64_t count = std::min(kWidenedRows, layout.out - first);
+    if (!ctx.dry_run()) {
+      widen_rows(ctx, plain, first, count, piece.address());
+    }
+    with_onednn(ctx, "packing a weight", [&] {
+      const Tensor scratch = scratch_of(ctx, plans.pack_scratch_bytes(ctx.threads, layout, count));
+      if (!ctx.dry_run()) {
+        plans.pack(ctx.threads, layout, count, piece.address(), packed.address() + weight_rows_offset(layout, first),
+                   address_or_null(scratch));
+      }
+    });
+  }
+}
+
+}  // namespace
+
+PlanCache& plans_of(Context& ctx) {
+  if (ctx.plans == nullptr) {
+    ctx.plans = std::make_shared<PlanCache>();
+  }
+  return *ctx.plans;
+}
+
+std::int64_t plans_made(const PlanCache& plans) {
+  return plans.made();
+}
+
+const std::byte* prepare_weight(Context& ctx, const Weight& weight, const WeightLayout& layout) {
+  const Tensor& plain = weight.plain();
+  const bool same_dtype = plain.dtype() == layout.dtype;
+  if (same_dtype && !layout.blocked) {
+    return plain.address();
+  }
+  const auto found = weight.packed().find(layout.name);
+  if (found != weight.packed().end()) {
+    return found->second.address();
+  }
+  Tensor packed = ctx.allocate(DType::kU8, {layout.bytes()}, Segment::kWeights);
+  if (same_dtype) {
+    pack_whole(ctx, plain, layout, packed);
+  } else {
+    pack_widened(ctx, plain, layout, packed);
+  }
+  return weight.packed().emplace(layout.name, std::move(packed)).first->second.address();
+}
+
+}  // namespace cpu
+}  // namespace caravan::ops

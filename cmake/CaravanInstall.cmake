@@ -1,0 +1,38 @@
+# What `cmake --install` leaves behind: the program, the libraries, the public headers, and the package files that let
+# find_package(caravan) give the target caravan::caravan.  The room cli is the program's and stays at home.
+include(GNUInstallDirs)
+include(CMakePackageConfigHelpers)
+
+get_property(rooms GLOBAL PROPERTY CARAVAN_ROOMS)
+list(REMOVE_ITEM rooms caravan_cli)
+
+# One name for all rooms.  caravan/base/json.h is the one public header that includes another library's.
+find_package(nlohmann_json REQUIRED)
+add_library(caravan INTERFACE)
+add_library(caravan::caravan ALIAS caravan)
+target_link_libraries(caravan INTERFACE ${rooms} nlohmann_json::nlohmann_json)
+
+set(package_folder ${CMAKE_INSTALL_LIBDIR}/cmake/caravan)
+install(TARGETS caravan ${rooms} EXPORT caravanTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(EXPORT caravanTargets NAMESPACE caravan:: DESTINATION ${package_folder})
+install(
+  DIRECTORY ${PROJECT_SOURCE_DIR}/caravan
+  DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
+  FILES_MATCHING
+  PATTERN "*.h"
+  PATTERN "cli" EXCLUDE
+  PATTERN "ops/cpu" EXCLUDE
+  PATTERN "ops/ref" EXCLUDE
+  PATTERN "ops/args.h" EXCLUDE
+  PATTERN "ops/dispatch.h" EXCLUDE
+  PATTERN "ops/argument_check.h" EXCLUDE
+  PATTERN "ops/host_checks.h" EXCLUDE)
+
+write_basic_package_version_file(${PROJECT_BINARY_DIR}/caravanConfigVersion.cmake COMPATIBILITY SameMinorVersion)
+configure_package_config_file(
+  ${PROJECT_SOURCE_DIR}/cmake/caravanConfig.cmake.in ${PROJECT_BINARY_DIR}/caravanConfig.cmake
+  INSTALL_DESTINATION ${package_folder}
+  NO_SET_AND_CHECK_MACRO)
+install(FILES ${PROJECT_BINARY_DIR}/caravanConfig.cmake ${PROJECT_BINARY_DIR}/caravanConfigVersion.cmake
+        DESTINATION ${package_folder})
+install(FILES ${PROJECT_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})

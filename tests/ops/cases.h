@@ -1,0 +1,234 @@
+// The cases of every op: one line a case, every case in every dtype unless its member says otherwise.
+//
+// Parity with the reference walks these tables; gradient checks, benchmarks and the support matrix are made to.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "caravan/ops/attention.h"
+#include "caravan/ops/rms_norm.h"
+#include "caravan/ops/rope.h"
+
+namespace caravan::ops::testing {
+
+inline const std::vector<DType> kFloats = {DType::kF64, DType::kF32, DType::kBF16, DType::kF16};
+
+enum class Residual { kNone, kSeparate, kAliasesY };
+
+struct LinearCase {
+  std::int64_t tokens, in, out;
+  bool bias = false;
+  Residual residual = Residual::kNone;
+  bool strided = false;     // x, y and residual are column ranges
+  bool f32_output = false;  // bf16 and f16 only
+};
+
+inline const std::vector<LinearCase> kLinearCases = {
+    {.tokens = 0, .in = 64, .out = 32},
+    {.tokens = 1, .in = 64, .out = 96},
+    {.tokens = 1, .in = 2730, .out = 131, .bias = true},
+    {.tokens = 3, .in = 1, .out = 1},
+    {.tokens = 7, .in = 16, .out = 499},
+    {.tokens = 33, .in = 131, .out = 64, .bias = true, .residual = Residual::kSeparate},
+    {.tokens = 19, .in = 2730, .out = 67, .residual = Residual::kAliasesY},
+    {.tokens = 64, .in = 128, .out = 256, .residual = Residual::kSeparate, .strided = true},
+    {.tokens = 40, .in = 96, .out = 80, .bias = true, .residual = Residual::kAliasesY, .strided = true},
+    {.tokens = 131, .in = 64, .out = 2730, .strided = true},
+    {.tokens = 257, .in = 80, .out = 24, .bias = true},
+    {.tokens = 5, .in = 64, .out = 499, .f32_output = true},
+    {.tokens = 9, .in = 131, .out = 48, .bias = true, .residual = Residual::kSeparate, .f32_output = true},
+    {.tokens = 17, .in = 72, .out = 40, .residual = Residual::kAliasesY, .strided = true, .f32_output = true},
+};
+
+struct RmsNormCase {
+  std::int64_t tokens, features;
+  double eps = 1e-5;
+  double scale = 1;       // of the inputs
+  bool rstd = true;       // whether anybody wants it
+  bool strided = false;   // x and y are column ranges
+  bool in_place = false;  // y is x
+};
+
+// Every case in both roundings.
+inline const std::vector<RmsNormCase> kRmsNormCases = {
+    {.tokens = 0, .features = 64},
+    {.tokens = 1, .features = 2730},
+    {.tokens = 3, .features = 1},
+    {.tokens = 5, .features = 7, .eps = 1e-6},
+    {.tokens = 17, .features = 131, .rstd = false},
+    {.tokens = 33, .features = 499, .strided = true},
+    {.tokens = 9, .features = 64, .strided = true, .in_place = true},
+    {.tokens = 131, .features = 256, .in_place = true},
+    {.tokens = 4, .features = 4096, .scale = 100},
+    {.tokens = 4, .features = 96, .scale = 1e-3},  // eps outweighs the mean square
+};
+
+struct RopeTablesCase {
+  std::int64_t tokens, kinds, half;
+  double scaling = 1;
+  std::int32_t last_position = 100;
+};
+
+// Every case in f32 and f64 tables and in all four roundings.  Every third row is padding.
+inline const std::vector<RopeTablesCase> kRopeTablesCases = {
+    {.tokens = 0, .kinds = 1, .half = 8},
+    {.tokens = 1, .kinds = 1, .half = 8},
+    {.tokens = 29, .kinds = 1, .half = 12, .last_position = 4095},
+    {.tokens = 64, .kinds = 3, .half = 64, .scaling = 1.1902380714238083, .last_position = 131071},
+    {.tokens = 7, .kinds = 2, .half = 5, .scaling = 0.7, .last_position = 1000000},
+};
+
+struct RopeCase {
+  std::int64_t tokens, heads, head_dim;
+  bool strided = false;   // x and y are column ranges
+  bool in_place = false;  // y is x
+};
+
+// Every case in both pairings, forward and inverse.
+inline const std::vector<RopeCase> kRopeCases = {
+    {.tokens = 0, .heads = 2, .head_dim = 16},
+    {.tokens = 1, .heads = 1, .head_dim = 2},
+    {.tokens = 5, .heads = 3, .head_dim = 24},
+    {.tokens = 17, .heads = 4, .head_dim = 64, .strided = true, .in_place = true},
+    {.tokens = 9, .heads = 2, .head_dim = 80, .strided = true},
+    {.tokens = 131, .heads = 2, .head_dim = 128, .in_place = true},
+    {.tokens = 3, .heads = 1, .head_dim = 256},
+    {.tokens = 4, .heads = 2, .head_dim = 10},
+};
+
+struct AttentionCase {
+  std::string name;
+  std::int64_t queries, keys;
+  HeadShape heads;
+  std::vector<AttentionRange> ranges;
+  double scale = 0;      // 0: 1 / sqrt(head_dim)
+  double magnitude = 1;  // of queries and keys
+  bool strided = false;  // column ranges everywhere
+  bool lse = true;       // whether anybody wants it
+};
+
+// Rows that no range covers hold NaN in every case.
+inline const std::vector<AttentionCase> kAttentionCases = {
+    {.name = "nothing", .queries = 0, .keys = 0, .heads = {2, 1, 16}, .ranges = {}},
+    {.name = "only_padding", .queries = 5, .keys = 5, .heads = {2, 1, 16}, .ranges = {}},
+    {.name = "no_keys", .queries = 2, .keys = 0, .heads = {2, 2, 16}, .ranges = {{0, 2, 0, 0, 0}}},
+    {.name = "one_token", .queries = 1, .keys = 1, .heads = {4, 2, 64}, .ranges = {{0, 1, 0, 1, 0}}},
+    {.name = "causal_mha", .queries = 67, .keys = 67, .heads = {3, 3, 24}, .ranges = {{0, 67, 0, 67, 0}}},
+    {.name = "causal_gqa",
+     .queries = 131,
+     .keys = 131,
+     .heads = {8, 2, 64},
+     .ranges = {{0, 131, 0, 131, 0}},
+     .strided = true},
+    {.name = "causal_mqa", .queries = 40, .keys = 40, .heads = {6, 1, 80}, .ranges = {{0, 40, 0, 40, 0}}},
+    {.name = "head_dim_16",
+     .queries = 33,
+     .keys = 33,
+     .heads = {2, 2, 16},
+     .ranges = {{0, 33, 0, 33, 0}},
+     .lse = false},
+    {.name = "head_dim_128", .queries = 50, .keys = 50, .heads = {4, 2, 128}, .ranges = {{0, 50, 0, 50, 0}}},
+    {.name = "head_dim_256",
+     .queries = 21,
+     .keys = 21,
+     .heads = {2, 1, 256},
+     .ranges = {{0, 21, 0, 21, 0}},
+     .strided = true},
+    {.name = "head_dim_5", .queries = 9, .keys = 9, .heads = {2, 1, 5}, .ranges = {{0, 9, 0, 9, 0}}},
+    {.name = "packed_documents_and_padding",
+     .queries = 90,
+     .keys = 90,
+     .heads = {4, 2, 16},
+     .ranges = {{0, 1, 0, 1, 0}, {1, 38, 1, 38, 0}, {38, 80, 38, 80, 0}}},
+    {.name = "padding_between",
+     .queries = 30,
+     .keys = 30,
+     .heads = {2, 1, 24},
+     .ranges = {{2, 9, 2, 9, 0}, {13, 27, 13, 27, 0}},
+     .strided = true},
+    {.name = "chunks_of_16",
+     .queries = 70,
+     .keys = 70,
+     .heads = {2, 2, 32},
+     .ranges = {{0, 16, 0, 16, 0}, {16, 32, 16, 32, 0}, {32, 45, 32, 45, 0}, {45, 61, 45, 61, 0}, {61, 70, 61, 70, 0}}},
+    {.name = "cached_prefix",
+     .queries = 12,
+     .keys = 85,
+     .heads = {4, 1, 64},
+     .ranges = {{0, 12, 4, 81, 65}},
+     .strided = true},
+    {.name = "decode_step",
+     .queries = 3,
+     .keys = 400,
+     .heads = {8, 2, 64},
+     .ranges = {{0, 1, 0, 131, 130}, {1, 2, 131, 132, 0}, {2, 3, 140, 397, 256}}},
+    {.name = "long_decode", .queries = 1, .keys = 3000, .heads = {4, 1, 32}, .ranges = {{0, 1, 0, 3000, 2999}}},
+    {.name = "not_causal", .queries = 23, .keys = 41, .heads = {2, 2, 64}, .ranges = {{0, 23, 0, 41, 41}}},
+    {.name = "several_ranges_of_the_same_queries",
+     .queries = 20,
+     .keys = 64,
+     .heads = {4, 2, 16},
+     .ranges = {{0, 9, 30, 39, 0}, {0, 9, 0, 17, 17}, {0, 9, 40, 41, 1}, {11, 20, 50, 50, 0}, {11, 20, 50, 64, 3}}},
+    {.name = "diagonal_beyond_keys", .queries = 30, .keys = 10, .heads = {2, 1, 16}, .ranges = {{0, 30, 0, 10, 0}}},
+    {.name = "large_scores",
+     .queries = 48,
+     .keys = 48,
+     .heads = {2, 1, 64},
+     .ranges = {{0, 48, 0, 48, 0}},
+     .magnitude = 12},
+    {.name = "own_scale", .queries = 10, .keys = 10, .heads = {2, 1, 24}, .ranges = {{0, 10, 0, 10, 0}}, .scale = 0.3},
+    {.name = "blocks_of_queries_and_keys",
+     .queries = 300,
+     .keys = 300,
+     .heads = {2, 1, 16},
+     .ranges = {{0, 300, 0, 300, 0}}},
+};
+
+struct SwigluCase {
+  std::int64_t tokens, features;
+  double scale = 4;      // of gate and up
+  bool strided = false;  // gate_up is a column range
+};
+
+inline const std::vector<SwigluCase> kSwigluCases = {
+    {.tokens = 0, .features = 64},
+    {.tokens = 1, .features = 2730},
+    {.tokens = 3, .features = 1},
+    {.tokens = 131, .features = 96},
+    {.tokens = 17, .features = 499, .strided = true},
+    {.tokens = 5, .features = 256, .scale = 120},  // exp(-gate) leaves f32
+};
+
+struct EmbeddingCase {
+  std::int64_t tokens, vocab, hidden;
+};
+
+// Every fifth id is padding.
+inline const std::vector<EmbeddingCase> kEmbeddingCases = {
+    {.tokens = 0, .vocab = 131, .hidden = 64},
+    {.tokens = 1, .vocab = 1, .hidden = 1},
+    {.tokens = 40, .vocab = 499, .hidden = 33},
+    {.tokens = 131, .vocab = 131, .hidden = 128},
+};
+
+struct LossHeadCase {
+  std::int64_t tokens, features, vocab;
+  double scale = 0.5;     // of the weight
+  int ignored_every = 3;  // every n-th target is ignored and its hidden row holds NaN; 0: none
+  bool strided = false;   // hidden is a column range
+};
+
+inline const std::vector<LossHeadCase> kLossHeadCases = {
+    {.tokens = 0, .features = 64, .vocab = 131},
+    {.tokens = 1, .features = 64, .vocab = 131, .ignored_every = 0},
+    {.tokens = 6, .features = 16, .vocab = 1},
+    {.tokens = 37, .features = 64, .vocab = 131, .strided = true},
+    {.tokens = 300, .features = 32, .vocab = 499},
+    {.tokens = 5, .features = 64, .vocab = 32000},
+    {.tokens = 19, .features = 131, .vocab = 1003, .scale = 60},  // logits far beyond exp's range
+    {.tokens = 8, .features = 24, .vocab = 67, .ignored_every = 1},
+};
+
+}  // namespace caravan::ops::testing

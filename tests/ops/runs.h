@@ -1,0 +1,159 @@
+// Runs a case of tests/ops/cases.h once, on the inputs that a Maker gives it.
+#pragma once
+
+#include <cmath>
+#include <vector>
+
+#include "caravan/ops/embedding.h"
+#include "caravan/ops/linear.h"
+#include "caravan/ops/loss_head.h"
+#include "caravan/ops/swiglu.h"
+#include "tests/ops/cases.h"
+#include "tests/ops/inputs.h"
+
+namespace caravan::ops::testing {
+
+struct Outcome {
+  std::vector<double> y;
+  std::vector<double> extra;  // rstd, lse or sin
+  bool gaps_untouched = true;
+};
+
+inline Outcome run(const Maker& make, const LinearCase& c) {
+  const Window x = make.input("x", c.tokens, c.in, 1, c.strided);
+  const Weight w(make.input("w", c.out, c.in, 1).view);
+  const Tensor bias = c.bias ? make.vector("bias", c.out, 4) : Tensor{};
+  const DType y_dtype = c.f32_output && make.store != DType::kF64 ? DType::kF32 : make.store;
+  const Maker of_y{make.ctx, c.f32_output ? DType::kF32 : make.values, y_dtype, make.magnitudes};
+  const bool with_residual = c.residual != Residual::kNone;
+  const Window residual = with_residual ? of_y.input("residual", c.tokens, c.out, 4, c.strided) : Window{};
+  const Window y = c.residual == Residual::kAliasesY ? residual : make.output(y_dtype, c.tokens, c.out, c.strided);
+  linear(make.ctx, y.view, x.view, w, bias, residual.view);
+  return {to_doubles(y.view), {}, gaps_untouched(y)};
+}
+
+inline Outcome run(const Maker& make, const RmsNormCase& c, NormRounding rounding, bool unit_weight = false) {
+  const Window x = make.input("x", c.tokens, c.features, c.scale, c.strided);
+  const Tensor w = unit_weight ? from_doubles(make.ctx, make.store, {c.features},
+                                              std::vector<double>(static_cast<std::size_t>(c.features), 1))
+                               : make.vector("w", c.features, 2);
+  const Tensor rstd = c.rstd ? make.output_vector(make.statistics(), c.tokens) : Tensor{};
+  const Window y = c.in_place ? x : make.output(make.store, c.tokens, c.features, c.strided);
+  rms_norm(make.ctx, y.view, rstd, x.view, w, c.eps, rounding);
+  return {to_doubles(y.view), rstd.defined() ? to_doubles(rstd) : std::vector<double>{}, gaps_untouched(y)};
+}
+
+// Positions from 0 to the case's last, every third row padding.
+inline Outcome run(Context& ctx, DType tables, const RopeTablesCase& c, DType rounded_to) {
+  std::vector<std::int32_t> positions, kind;
+  for (std::int64_t t = 0; t < c.tokens; ++t) {
+    const std::int64_t last = c.tokens > 1 ? c.tokens - 1 : 1;
+    positions.push_back(t % 3 == 2 ? -1 : static_cast<std::int32_t>(c.last_position * t / last));
+    kind.push_back(t % 3 == 2 ? -7 : static_cast<std::int32_t>(t % c.kinds));
+  }
+  std::vector<double> frequencies;
+  for (std::int64_t k = 0; k < c.kinds; ++k) {
+    for (std::int64_t i = 0; i < c.half; ++i) {
+      frequencies.push_back(
+          std::pow(10000.0 * static_cast<double>(k + 1), -static_cast<double>(i) / static_cast<double>(c.half)));
+    }
+  }
+  const Maker make{ctx, tables, tables};
+  const Window cos = make.output(tables, c.tokens, c.half);
+  const Window sin = make.output(tables, c.tokens, c.half);
+  rope_tables(ctx, cos.view, sin.view, from_ints(ctx, positions),
+              from_doubles(ctx, DType::kF32, {c.kinds, c.half}, frequencies), from_ints(ctx, kind), c.scaling,
+              rounded_to);
+  return {to_doubles(cos.view), to_doubles(sin.view), true};
+}
+
+inline Outcome run(const Maker& make, const RopeCase& c, RopePairing pairing, bool inverse) {
+  const std::int64_t columns = c.heads * c.head_dim;
+  const Window x = make.input("x", c.tokens, columns, 1, c.strided);
+  const Window y = c.in_place ? x : make.output(make.store, c.tokens, columns, c.strided);
+  // Any numbers do for tables: the rotation does not ask that cos^2 + sin^2 be 1.
+  const Maker of_tables{make.ctx, DType::kF32, make.statistics(), make.magnitudes};
+  const Tensor cos = of_tables.input("cos", c.tokens, c.head_dim / 2, 1).view;
+  const Tensor sin = of_tables.input("sin", c.tokens, c.head_dim / 2, 1).view;
+  rope(make.ctx, y.view, x.view, cos, sin, pairing, inverse);
+  return {to_doubles(y.view), {}, gaps_untouched(y)};
+}
+
+// What a run of attention takes as absolute values, for the bounds of its error.
+enum class Absolute { kNothing, kQueryAndKey, kValue };
+
+inline Outcome run(const Maker& make, const AttentionCase& c, Absolute absolute = Absolute::kNothing) {
+  std::vector<bool> dead_queries(static_cast<std::size_t>(c.queries), true);
+  std::vector<bool> dead_keys(static_cast<std::size_t>(c.keys), true);
+  for (const AttentionRange& range : c.ranges) {
+    for (std::int64_t q = range.query_begin; q < range.query_end; ++q) {
+      dead_queries[static_cast<std::size_t>(q)] = false;
+    }
+    for (std::int64_t k = range.key_begin; k < range.key_end; ++k) {
+      dead_keys[static_cast<std::size_t>(k)] = false;
+    }
+  }
+  const std::int64_t wide = c.heads.heads * c.heads.head_dim;
+  const std::int64_t narrow = c.heads.kv_heads * c.heads.head_dim;
+  const Maker scores{make.ctx, make.values, make.store, absolute == Absolute::kQueryAndKey};
+  const Maker values{make.ctx, make.values, make.store, absolute == Absolute::kValue};
+  const Window query = scores.input("query", c.queries, wide, c.magnitude, c.strided, dead_queries);
+  const Window key = scores.input("key", c.keys, narrow, c.magnitude, c.strided, dead_keys);
+  const Window value = values.input("value", c.keys, narrow, 1, c.strided, dead_keys);
+  const Window out = make.output(make.store, c.queries, wide, c.strided);
+  const Tensor lse = c.lse ? make.output(make.statistics(), c.queries, c.heads.heads).view : Tensor{};
+  const double scale = c.scale == 0 ? 1 / std::sqrt(static_cast<double>(c.heads.head_dim)) : c.scale;
+  attention(make.ctx, out.view, lse, query.view, key.view, value.view, c.heads, c.ranges, scale);
+  return {to_doubles(out.view), c.lse ? to_doubles(lse) : std::vector<double>{}, gaps_untouched(out)};
+}
+
+inline Outcome run(const Maker& make, const SwigluCase& c) {
+  const Window gate_up = make.input("gate_up", c.tokens, 2 * c.features, c.scale, c.strided);
+  const Window y = make.output(make.store, c.tokens, c.features);
+  swiglu(make.ctx, y.view, gate_up.view);
+  return {to_doubles(y.view), {}, true};
+}
+
+inline Outcome run(const Maker& make, const EmbeddingCase& c) {
+  std::vector<std::int32_t> ids;
+  for (std::int64_t t = 0; t < c.tokens; ++t) {
+    ids.push_back(t % 5 == 4 ? static_cast<std::int32_t>(-1 - t) : static_cast<std::int32_t>((t * 37) % c.vocab));
+  }
+  const Tensor table = make.input("table", c.vocab, c.hidden, 1).view;
+  const Window y = make.output(make.store, c.tokens, c.hidden);
+  embedding(make.ctx, y.view, table, from_ints(make.ctx, ids));
+  return {to_doubles(y.view), {}, true};
+}
+
+inline Outcome run(const Maker& make, const LossHeadCase& c) {
+  std::vector<std::int32_t> targets;
+  std::vector<bool> ignored;
+  for (std::int64_t t = 0; t < c.tokens; ++t) {
+    ignored.push_back(c.ignored_every > 0 && t % c.ignored_every == c.ignored_every - 1);
+    // The first and the last id of the vocabulary are among the targets.
+    const std::int64_t target = t % 2 == 0 ? (t * 31) % c.vocab : c.vocab - 1 - (t * 17) % c.vocab;
+    targets.push_back(ignored.back() ? kIgnoredTarget : static_cast<std::int32_t>(target));
+  }
+  const Window hidden = make.input("hidden", c.tokens, c.features, 1, c.strided, ignored);
+  const Weight w(make.input("w", c.vocab, c.features, c.scale).view);
+  const Tensor nll = make.output_vector(make.statistics(), c.tokens);
+  loss_head(make.ctx, nll, hidden.view, w, from_ints(make.ctx, targets));
+  return {to_doubles(nll), {}, true};
+}
+
+// max_v sum_i |hidden[t, i]| |w[v, i]| of every row: what the rounding errors of its logits are proportional to.
+inline std::vector<double> logit_magnitudes(Context& ref, DType values, const LossHeadCase& c) {
+  const Maker make{ref, values, DType::kF64, /*magnitudes=*/true};
+  const Tensor logits = ref.allocate(DType::kF64, {c.tokens, c.vocab});
+  linear(ref, logits, make.input("hidden", c.tokens, c.features, 1).view,
+         Weight(make.input("w", c.vocab, c.features, c.scale).view));
+  const std::vector<double> all = to_doubles(logits);
+  std::vector<double> largest(static_cast<std::size_t>(c.tokens), 0);
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    double& row = largest[i / static_cast<std::size_t>(c.vocab)];
+    row = std::max(row, all[i]);
+  }
+  return largest;
+}
+
+}  // namespace caravan::ops::testing
