@@ -47,7 +47,8 @@ class AtomicFile {
   void write(std::string_view text);
   std::int64_t bytes_written() const { return written_; }
 
-  // Throws FileError; the target is then as it was.
+  // Throws FileError; the target is then as it was, unless the message says that only its directory could not be made
+  // durable.
   void commit();
 
  private:
@@ -76,6 +77,8 @@ class AtomicDirectory {
   AtomicDirectory& operator=(const AtomicDirectory&) = delete;
 
   const std::filesystem::path& path() const { return staged_; }
+  // Throws FileError; the target is then as it was, unless the message says that it is in place and what was left to do
+  // (making its directory durable, removing its former content) failed.
   void commit();
 
  private:

@@ -50,7 +50,7 @@ struct OpenContainer {
   struct Member {
     std::string key;
     Json value;
-    std::int64_t key_end = 0;  // the byte after the key, for messages
+    std::int64_t key_end = 0;  // the key's last byte, counted from 1, for messages
   };
   bool is_object = false;
   std::vector<Member> members;
@@ -167,7 +167,7 @@ class Builder {
     const auto twice =
         std::adjacent_find(sorted.begin(), sorted.end(), [](const auto* a, const auto* b) { return a->key == b->key; });
     if (twice != sorted.end()) {
-      throw FormatError(fmt::format("{}: the key \"{}\" stands twice in one JSON object, again before byte {}", source_,
+      throw FormatError(fmt::format("{}: the key \"{}\" stands twice in one JSON object, again at byte {}", source_,
                                     printable((*twice)->key), grouped((*std::next(twice))->key_end)));
     }
   }
@@ -192,7 +192,7 @@ Json parse_json(std::string_view text, const std::string& source, const JsonLimi
   // nlohmann's lexer takes a zero byte for the end of the text and would pass over what follows.
   if (const void* zero = text.empty() ? nullptr : std::memchr(text.data(), 0, text.size())) {
     throw FormatError(fmt::format("{}: not valid JSON at byte {}: a zero byte", source,
-                                  grouped(static_cast<const char*>(zero) - text.data())));
+                                  grouped(static_cast<const char*>(zero) - text.data() + 1)));
   }
   const char* trace = text.data();
   Builder builder(text.data(), &trace, source, limits);

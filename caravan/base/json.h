@@ -17,8 +17,8 @@ struct JsonLimits {
 };
 
 // The document in `text`; objects keep their order.  `source` (a file name) opens every message.
-// Throws FormatError naming the byte offset when the text is not one JSON document in UTF-8, when a key stands twice in
-// an object, or when a limit is passed.
+// Throws FormatError naming the byte (counted from 1; of a key its last one) when the text is not one JSON document in
+// UTF-8, when a key stands twice in an object, or when a limit is passed.
 Json parse_json(std::string_view text, const std::string& source, const JsonLimits& limits = {});
 
 }  // namespace caravan

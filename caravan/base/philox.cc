@@ -2,6 +2,7 @@
 // so their last bits differ between machines.  Sums, products, quotients and square roots are exact by IEEE 754.
 #include "caravan/base/philox.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 
@@ -55,16 +56,18 @@ double series(const std::array<double, kTerms>& terms, double z) {
   return sum;
 }
 
+// The bodies below choose values rather than branches: random bits defeat branch prediction, and models have billions of
+// initial values.
+
 // log x for normal x in (0, 1].  x = m 2^e with m in [sqrt(1/2), sqrt 2), log m = 2 atanh(s), s = (m - 1) / (m + 1).
 // |s| < 0.172, so that the first term left out is below s * 2e-20.
 double log_positive(double x) {
   const std::uint64_t bits = std::bit_cast<std::uint64_t>(x);
-  int exponent = static_cast<int>(bits >> 52) - 1023;
-  double m = std::bit_cast<double>((bits & 0xfffffffffffffU) | 0x3ff0000000000000U);
-  if (m > 1.4142135623730951) {
-    m *= 0.5;
-    ++exponent;
-  }
+  constexpr std::uint64_t kFraction = 0xfffffffffffffU;
+  constexpr std::uint64_t kFractionOfSqrt2 = std::bit_cast<std::uint64_t>(1.4142135623730951) & kFraction;
+  const std::uint64_t above = (bits & kFraction) > kFractionOfSqrt2 ? 1 : 0;  // then m is halved
+  const int exponent = static_cast<int>(bits >> 52) - 1023 + static_cast<int>(above);
+  const double m = std::bit_cast<double>((bits & kFraction) | ((1023 - above) << 52));
   const double s = (m - 1.0) / (m + 1.0);
   // ln 2 in two parts: the first has 21 trailing zero bits, so that its product with the exponent is exact.
   constexpr double kLn2High = 0x1.62e42fee00000p-1;
@@ -72,30 +75,17 @@ double log_positive(double x) {
   return exponent * kLn2High + (2.0 * (s + s * series(kAtanh, s * s)) + exponent * kLn2Low);
 }
 
-constexpr double kTwoPi = 6.283185307179586;
-
-// cos and sin of 2 pi t for t in [0, 1/8]: Taylor to x^18 and x^19, the next terms being below 4e-21.
-double cos_eighth(double t) {
-  const double x = kTwoPi * t;
-  return 1.0 + series(kCos, x * x);
-}
-
-double sin_eighth(double t) {
-  const double x = kTwoPi * t;
-  return x + x * series(kSin, x * x);
-}
-
-// cos(2 pi t) for t in [0, 1).  Folding t is exact, so that zeros and signs are where they belong.
+// cos(2 pi t) for t in [0, 1), folded into the first eighth of the circle.  Folding is exact, so that zeros and signs are
+// where they belong.  Taylor to x^18 (cos) and x^19 (sin), x < 0.79: the next terms are below 4e-21.
 double cos_turn(double t) {
-  if (t > 0.5) {
-    t = 1.0 - t;
-  }
-  const bool negative = t > 0.25;
-  if (negative) {
-    t = 0.5 - t;
-  }
-  const double value = t <= 0.125 ? cos_eighth(t) : sin_eighth(0.25 - t);
-  return negative ? -value : value;
+  constexpr double kTwoPi = 6.283185307179586;
+  const double half = std::min(t, 1.0 - t);           // cos(2 pi t) = cos(2 pi (1 - t))
+  const double quarter = std::min(half, 0.5 - half);  // = -cos(2 pi (1/2 - t))
+  const bool use_cos = quarter <= 0.125;              // = sin(2 pi (1/4 - t))
+  const double x = kTwoPi * (use_cos ? quarter : 0.25 - quarter);
+  const double first = use_cos ? 1.0 : x;
+  const double value = first + first * series(use_cos ? kCos : kSin, x * x);
+  return std::copysign(value, 0.25 - half);
 }
 
 std::array<std::uint32_t, 4> block(std::uint64_t seed, std::uint64_t name_hash, std::uint64_t index) {

@@ -4,9 +4,7 @@
 
 #include <array>
 
-#include "caravan/base/error.h"
 #include "caravan/base/text.h"
-#include "caravan/checkpoint/safetensors.h"
 
 namespace caravan::checkpoint {
 namespace {
@@ -35,15 +33,6 @@ const FormatType* find_format_type(std::string_view name) {
     }
   }
   return nullptr;
-}
-
-const char* safetensors_name(DType dtype) {
-  for (const FormatType& type : kTypes) {
-    if (type.dtype == dtype) {
-      return type.name;
-    }
-  }
-  throw ShapeError(fmt::format("the safetensors format has no name for dtype {}", static_cast<int>(dtype)));
 }
 
 std::optional<std::int64_t> tensor_bits(std::span<const std::int64_t> shape, int bits_per_element) {

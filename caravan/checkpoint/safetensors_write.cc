@@ -79,6 +79,32 @@ std::string make_head(const std::string& target, const std::vector<TensorPlan>& 
 
 }  // namespace
 
+const char* safetensors_name(DType dtype) {
+  switch (dtype) {
+    case DType::kF64:
+      return "F64";
+    case DType::kF32:
+      return "F32";
+    case DType::kBF16:
+      return "BF16";
+    case DType::kF16:
+      return "F16";
+    case DType::kF8E4M3:
+      return "F8_E4M3";
+    case DType::kF8E5M2:
+      return "F8_E5M2";
+    case DType::kE8M0:
+      return "F8_E8M0";
+    case DType::kI64:
+      return "I64";
+    case DType::kI32:
+      return "I32";
+    case DType::kU8:
+      return "U8";
+  }
+  throw ShapeError(fmt::format("the safetensors format has no name for dtype {}", static_cast<int>(dtype)));
+}
+
 std::int64_t TensorPlan::bytes() const {
   const std::optional<std::int64_t> bits = tensor_bits(shape, 8 * size_of(dtype));
   if (!bits) {

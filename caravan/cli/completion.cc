@@ -18,7 +18,7 @@ std::string replace_all(std::string text, const std::string& from, const std::st
 
 // One word of a POSIX shell, whatever `text` holds.
 std::string quoted(const std::string& text) {
-  return "'" + replace_all(text, "'", "'\\''") + "'";
+  return fmt::format("'{}'", replace_all(text, "'", "'\\''"));
 }
 
 std::vector<OptionSpec> named_options(const Program& program, const CommandSpec& command) {
@@ -58,13 +58,13 @@ std::string command_names(const Program& program, const char* separator) {
 std::string bash_values(const OptionSpec& spec) {
   switch (spec.kind) {
     case OptionKind::kFile:
-      return "_NAME_paths -f";
+      return "_@NAME@_paths -f";
     case OptionKind::kDirectory:
-      return "_NAME_paths -d";
+      return "_@NAME@_paths -d";
     case OptionKind::kChoice:
-      return fmt::format("_NAME_words {}", quoted(fmt::format("{}", fmt::join(spec.choices, " "))));
+      return fmt::format("_@NAME@_words {}", quoted(fmt::format("{}", fmt::join(spec.choices, " "))));
     case OptionKind::kChoiceList:
-      return fmt::format("_NAME_list {}", quoted(fmt::format("{}", fmt::join(spec.choices, " "))));
+      return fmt::format("_@NAME@_list {}", quoted(fmt::format("{}", fmt::join(spec.choices, " "))));
     default:
       return ":";
   }
@@ -91,13 +91,13 @@ std::string bash_value_cases(const std::string& command, const std::vector<Optio
 
 // Words of the line before the cursor are walked once: the command, how many positional arguments have passed, and
 // whether a value is due.  `--name=value` reaches bash as three words, since "=" breaks words there.
-constexpr const char* kBashTop = R"(# bash completion of NAME; made by `NAME completion bash`.
-_NAME_words() { mapfile -t COMPREPLY < <(compgen -W "$1" -- "$current"); }
-_NAME_paths() {
+constexpr const char* kBashTop = R"(# bash completion of @NAME@; made by `@NAME@ completion bash`.
+_@NAME@_words() { mapfile -t COMPREPLY < <(compgen -W "$1" -- "$current"); }
+_@NAME@_paths() {
   mapfile -t COMPREPLY < <(compgen "$1" -- "$current")
   compopt -o filenames 2>/dev/null
 }
-_NAME_list() {
+_@NAME@_list() {
   local before="" word
   if [[ $current == *,* ]]; then before=${current%,*},; fi
   mapfile -t COMPREPLY < <(for word in $1; do
@@ -105,7 +105,7 @@ _NAME_list() {
   done)
   compopt -o nospace 2>/dev/null
 }
-_NAME() {
+_@NAME@() {
   local current=${COMP_WORDS[COMP_CWORD]} command="" due="" count=0 only_arguments="" i word
   COMPREPLY=()
   for ((i = 1; i < COMP_CWORD; ++i)); do
@@ -115,7 +115,7 @@ _NAME() {
     if [[ -n $command && $word == "--" ]]; then only_arguments=1; continue; fi
     if [[ -z $only_arguments && $word == -* ]]; then
       case "$command$word" in
-VALUED        *) ;;
+@VALUED@        *) ;;
       esac
     elif [[ -z $command ]]; then
       command=$word
@@ -125,21 +125,21 @@ VALUED        *) ;;
   done
   if [[ -n $due && $current == "=" ]]; then current=""; fi
   case "$command$due" in
-VALUES  esac
+@VALUES@  esac
   if [[ -n $due ]]; then return; fi
   if [[ -z $command ]]; then
-    _NAME_words "COMMANDS TOP"
+    _@NAME@_words "@COMMANDS@ @TOP@"
     return
   fi
   if [[ -z $only_arguments && $current == -* ]]; then
     case "$command" in
-OPTIONS    esac
+@OPTIONS@    esac
     return
   fi
   case "$command $count" in
-ARGUMENTS  esac
+@ARGUMENTS@  esac
 }
-complete -F _NAME NAME
+complete -F _@NAME@ @NAME@
 )";
 
 std::string bash_script(const Program& program) {
@@ -158,20 +158,20 @@ std::string bash_script(const Program& program) {
   }
   for (const CommandSpec& command : program.commands) {
     add_valued(command.name, named_options(program, command));
-    options += fmt::format("      {}) _NAME_words {} ;;\n", command.name, quoted(bash_option_names(program, command)));
+    options += fmt::format("      {}) _@NAME@_words {} ;;\n", command.name, quoted(bash_option_names(program, command)));
     int place = 0;
     for (const OptionSpec& spec : positional_options(command)) {
       arguments += fmt::format("    '{} {}') {} ;;\n", command.name, place++, bash_values(spec));
     }
   }
   std::string text = kBashTop;
-  text = replace_all(text, "VALUED", valued);
-  text = replace_all(text, "VALUES", values);
-  text = replace_all(text, "OPTIONS", options);
-  text = replace_all(text, "ARGUMENTS", arguments);
-  text = replace_all(text, "COMMANDS", command_names(program, " "));
-  text = replace_all(text, "TOP", top + "--version --help");
-  return replace_all(text, "NAME", program.name);
+  text = replace_all(text, "@VALUED@", valued);
+  text = replace_all(text, "@VALUES@", values);
+  text = replace_all(text, "@OPTIONS@", options);
+  text = replace_all(text, "@ARGUMENTS@", arguments);
+  text = replace_all(text, "@COMMANDS@", command_names(program, " "));
+  text = replace_all(text, "@TOP@", top + "--version --help");
+  return replace_all(text, "@NAME@", program.name);
 }
 
 // --- zsh
@@ -248,7 +248,7 @@ std::string zsh_script(const Program& program) {
 // --- fish
 
 std::string fish_quoted(const std::string& text) {
-  return "'" + replace_all(replace_all(text, "\\", "\\\\"), "'", "\\'") + "'";
+  return fmt::format("'{}'", replace_all(replace_all(text, "\\", "\\\\"), "'", "\\'"));
 }
 
 // The flags of fish's `complete` that say what the value of this option is.

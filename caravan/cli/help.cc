@@ -21,7 +21,7 @@ std::string wrap(const std::string& text, std::size_t indent) {
   std::istringstream words(text);
   for (std::string word; words >> word;) {
     if (column > indent && column + 1 + word.size() > kColumns) {
-      result += "\n" + std::string(indent, ' ');
+      result.append("\n").append(indent, ' ');
       column = indent;
     } else if (column > indent) {
       result += " ";
@@ -50,8 +50,11 @@ std::string table(const std::string& title, const std::vector<Row>& rows) {
   std::string text = "\n" + title + ":\n";
   for (const Row& row : rows) {
     text += "  " + row.label;
-    text +=
-        row.label.size() <= width ? std::string(indent - 2 - row.label.size(), ' ') : "\n" + std::string(indent, ' ');
+    if (row.label.size() <= width) {
+      text.append(indent - 2 - row.label.size(), ' ');
+    } else {
+      text.append("\n").append(indent, ' ');
+    }
     text += wrap(row.text, indent) + "\n";
   }
   return text;
@@ -101,9 +104,9 @@ std::string help_text(const Program& program, const CommandSpec& command) {
   std::string usage = fmt::format("usage: {} {}", program.name, command.name);
   for (const OptionSpec& spec : command.options) {
     if (spec.positional) {
-      usage += spec.required ? " " + spec.name : " [" + spec.name + "]";
+      usage.append(spec.required ? " " : " [").append(spec.name).append(spec.required ? "" : "]");
     } else if (spec.required) {
-      usage += " " + spec.name + " " + spec.value_name;
+      usage.append(" ").append(spec.name).append(" ").append(spec.value_name);
     }
   }
   std::string text = wrap(usage + " [options]", 7) + "\n\n" + wrap(command.description, 0) + "\n";

@@ -177,6 +177,34 @@ Leading read_leading(const Program& program, std::span<const std::string> argume
   return leading;
 }
 
+// Every option has a value of its own and every flag none.  CLI11 would take the next argument for the value of
+// `--name=`, and the next option for the value of `--name`.
+void check_values_present(const CommandSpec& command, std::span<const OptionSpec> options,
+                          std::span<const std::string> arguments) {
+  for (std::size_t i = 0; i < arguments.size() && arguments[i] != "--"; ++i) {
+    const std::size_t equals = arguments[i].find('=');
+    const OptionSpec* spec = find_option(options, arguments[i].substr(0, equals));
+    if (spec == nullptr || spec->positional) {
+      continue;
+    }
+    if (spec->kind == OptionKind::kFlag) {
+      if (equals != std::string::npos) {
+        throw InputError(fmt::format("{}: option {} takes no value", command.name, spec->name));
+      }
+    } else if (equals != std::string::npos) {
+      if (equals + 1 == arguments[i].size()) {
+        throw_missing_value(&command, *spec);
+      }
+    } else {
+      ++i;
+      const OptionSpec* next = i < arguments.size() ? find_option(options, arguments[i]) : nullptr;
+      if (i == arguments.size() || (next != nullptr && !next->positional)) {
+        throw_missing_value(&command, *spec);
+      }
+    }
+  }
+}
+
 // CLI11 takes the line apart; kinds, requirements and sentences are ours.
 std::map<std::string, std::string> read_options(const Program& program, const CommandSpec& command,
                                                 const std::vector<OptionSpec>& options,
@@ -199,16 +227,8 @@ std::map<std::string, std::string> read_options(const Program& program, const Co
     std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());  // as CLI11 wants them
     app.parse(std::move(reversed));
   } catch (const CLI::ParseError& error) {
-    const std::string_view what = error.what();
-    for (const OptionSpec& spec : options) {
-      if (what.starts_with(spec.name + ":")) {
-        throw_missing_value(&command, spec);
-      }
-      if (what.starts_with(spec.name + " ")) {
-        throw InputError(fmt::format("{}: option {} takes no value", command.name, spec.name));
-      }
-    }
-    throw InputError(fmt::format("{}: {}", command.name, what));
+    throw InputError(
+        fmt::format("{}: {}; {} {} --help shows the usage", command.name, error.what(), program.name, command.name));
   }
   const std::vector<std::string> extras = app.remaining();
   for (const std::string& extra : extras) {
@@ -312,13 +332,8 @@ Invocation parse(const Program& program, std::span<const std::string> arguments)
     if (is_help(argument)) {
       return {.action = Invocation::Action::kHelp, .command = &command, .options = {}};
     }
-    // CLI11 would take the next argument for the value of `--name=`.
-    const OptionSpec* spec =
-        argument.ends_with('=') ? find_option(options, argument.substr(0, argument.size() - 1)) : nullptr;
-    if (spec != nullptr) {
-      throw_missing_value(&command, *spec);
-    }
   }
+  check_values_present(command, options, own);
   const std::map<std::string, std::string> given = read_options(program, command, options, own);
   std::map<std::string, OptionSpec> specs;
   for (const OptionSpec& spec : options) {

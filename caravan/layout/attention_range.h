@@ -24,7 +24,8 @@ struct AttentionRange {
   bool operator==(const AttentionRange&) const = default;
 };
 
-// Causal attention inside each sequence of a layout without cached tokens: one range a sequence, diagonal 0.
+// Causal attention inside each sequence of a layout without cached tokens: one range a sequence that has rows,
+// diagonal 0.
 // Throws ShapeError when a sequence has first_position above 0 (its keys are elsewhere).
 std::vector<AttentionRange> causal_ranges(const SequenceLayout& layout);
 

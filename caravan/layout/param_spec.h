@@ -1,6 +1,6 @@
 // The one table that knows a weight.
 //
-// Everything about a parameter derives from its ParamSpec: initial values, storage, checkpoints, conversion, counts. 
+// Everything about a parameter derives from its ParamSpec: initial values, storage, checkpoints, conversion, counts.
 // Later rooms add what they shard by; no other table of parameters exists.
 #pragma once
 

@@ -42,7 +42,7 @@ std::vector<std::int32_t> positions(const SequenceLayout& layout);
 std::vector<std::int32_t> sequence_of_row(const SequenceLayout& layout);
 
 // Row offsets of the sequences as attention libraries want them: [sequences + 1], only for layouts without gaps.
-// Throws ShapeError where padding stands between two sequences.
+// Throws ShapeError where padding stands before or between sequences (at the end it may), or rows pass 32 bits.
 std::vector<std::int32_t> cu_seqlens(const SequenceLayout& layout);
 
 // The longest total length (first_position + length), 0 without sequences.

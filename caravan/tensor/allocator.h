@@ -23,9 +23,10 @@ class OffsetAllocator {
  public:
   static constexpr std::int64_t kAlignment = 64;
 
+  // `capacity` is rounded down to kAlignment.  Throws ShapeError when it is negative.
   explicit OffsetAllocator(std::int64_t capacity);
 
-  // The offset, or -1 when no free block is large enough.
+  // The offset, or -1 when no free block is large enough.  Throws ShapeError when `bytes` is negative.
   std::int64_t allocate(std::int64_t bytes);
   // Gives back a block.  Throws ShapeError when none is allocated there.
   void free(std::int64_t offset);
@@ -73,10 +74,12 @@ std::string format_table(const MemoryUse& use);
 // back when the last view of it is gone.
 class Allocator : public std::enable_shared_from_this<Allocator> {
  public:
-  // A slab of host memory: reserved now, backed by pages when first touched.  The default capacity is usable_memory().
-  // Throws OutOfMemoryError when not even the address range can be had.
+  // A slab of host memory: reserved now, backed by pages when first touched.  The default capacity is usable_memory(),
+  // halved until the system grants it; a capacity that was named is had in full.
+  // Throws OutOfMemoryError when the address range cannot be had.
   static std::shared_ptr<Allocator> host(std::int64_t capacity = 0);
-  // A slab that does not exist: the dry run's.  Its addresses are never touched.
+  // A slab that does not exist: the dry run's.  Its addresses are never touched.  The default capacity is 2^60 bytes,
+  // more than any machine's memory.
   static std::shared_ptr<Allocator> meta(std::int64_t capacity = 0);
 
   virtual ~Allocator();

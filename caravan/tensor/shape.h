@@ -14,7 +14,8 @@ class Shape {
   static constexpr int kMaxRank = 4;
 
   Shape() = default;  // rank 0: one element
-  // Throws ShapeError when there are more than kMaxRank extents, one is negative, or their product passes 2^62.
+  // Throws ShapeError when there are more than kMaxRank extents, one is negative, or their product (zeros
+  // left out, so that any part of it is safe) passes 2^62.
   Shape(std::initializer_list<std::int64_t> extents);
   explicit Shape(std::span<const std::int64_t> extents);
 

@@ -69,7 +69,7 @@ TEST(Json, NamesTheByteOfAnError) {
 
 TEST(Json, RefusesZeroBytesWhereverTheyStand) {
   using namespace std::string_view_literals;
-  expect_refused("{}\0"sv, "at byte 2: a zero byte");
+  expect_refused("{}\0"sv, "at byte 3: a zero byte");
   expect_refused("{}\0garbage"sv, "a zero byte");
   expect_refused("{\"a\0b\":1}"sv, "a zero byte");
   expect_refused("\0"sv, "a zero byte");
@@ -88,7 +88,7 @@ TEST(Json, RefusesNumbersBeyondDouble) {
 }
 
 TEST(Json, RefusesRepeatedKeysAndNamesThePlace) {
-  expect_refused(R"({"a":1,"b":2,"a":3})", "the key \"a\" stands twice in one JSON object, again before byte 16");
+  expect_refused(R"({"a":1,"b":2,"a":3})", "the key \"a\" stands twice in one JSON object, again at byte 16");
   expect_refused(R"([{"x":{"k":1,"k":1}}])", "\"k\"");
   expect_refused(R"({"a":1,"\u0061":2})", "\"a\"");  // the same key, spelt otherwise
   EXPECT_NO_THROW(parse_json(R"({"a":{"a":1},"b":{"a":1}})", "x.json"));
@@ -101,7 +101,7 @@ TEST(Json, LimitsBytes) {
 
 TEST(Json, LimitsDepth) {
   EXPECT_NO_THROW(parse_json(R"([{"a":[]}])", "x.json", {.max_depth = 3}));
-  expect_refused(R"([{"a":[[]]}])", "deeper than 3 levels at byte 7", {.max_depth = 3});
+  expect_refused(R"([{"a":[[]]}])", "deeper than 3 levels at byte 8", {.max_depth = 3});
   expect_refused(std::string(1000000, '['), "deeper than 64 levels at byte 65");
 }
 
@@ -126,18 +126,21 @@ TEST(Json, MessagesStayShortAndPrintable) {
   EXPECT_LT(refusal("{\"" + std::string(100000, 'k') + "\":1,\"" + std::string(100000, 'k') + "\":1}").size(), 400U);
 }
 
-// A search through all keys for every key would take 2e10 comparisons, minutes; this takes a fraction of a second.
+// A search through all keys for every key would compare 5e9 strings, half a minute on a fast machine; this takes a tenth
+// of a second.
 TEST(Json, ManyKeysAreNotQuadratic) {
   std::string text = "{";
-  for (int i = 0; i < 200000; ++i) {
-    text += (i == 0 ? "" : ",") + ("\"model.layers." + std::to_string(i)) + R"(":{"shape":[1,2],"dtype":"F32"})";
+  for (int i = 0; i < 100000; ++i) {
+    text += i == 0 ? "\"model.layers." : ",\"model.layers.";
+    text += std::to_string(i);
+    text += "\":1";
   }
   text += "}";
   const auto start = std::chrono::steady_clock::now();
   const Json json = parse_json(text, "x.json");
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(20));
-  EXPECT_EQ(json.size(), 200000U);
-  EXPECT_EQ(std::prev(json.end()).key(), "model.layers.199999");
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(15));
+  EXPECT_EQ(json.size(), 100000U);
+  EXPECT_EQ(std::prev(json.end()).key(), "model.layers.99999");
 }
 
 }  // namespace

@@ -103,6 +103,10 @@ TEST(SafetensorsHeader, ReadsFromABeginningThatEndsWithTheHeader) {
   EXPECT_THROW(parse_safetensors_header(head.first(head.size() - 1), bytes, "x"), FormatError);
 }
 
+TEST(SafetensorsHeader, BelievesTheSizeOfTheFileMoreThanTheBytesItWasGiven) {
+  EXPECT_THROW(parse_safetensors_header(as_bytes(safetensors_file("{}", "")), 9, "x"), FormatError);
+}
+
 TEST(SafetensorsHeader, RefusesEveryTruncationOfEveryValidFile) {
   for (const ValidCase& valid : valid_safetensors()) {
     for (std::size_t bytes = 0; bytes < valid.file.size(); ++bytes) {
@@ -204,7 +208,7 @@ TEST(SafetensorsHeader, CountsTensorsBeforeItLooksAtThem) {
   EXPECT_NE(message.find("1048577 tensors"), std::string::npos) << message;
 }
 
-// The fuzzer's seeds are this table: `make fuzz-corpus` writes them.
+// The fuzzer's seeds are this table: `scripts/fuzz --make-corpus` writes them.
 TEST(SafetensorsHeader, HasItsCasesInTheCorpusOfTheFuzzer) {
   const std::filesystem::path corpus = std::filesystem::path(CARAVAN_SOURCE_DIR) / "tests/fuzz/corpus/safetensors";
   const auto expect_same = [&corpus](const std::string& name, const std::string& file) {

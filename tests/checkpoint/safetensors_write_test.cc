@@ -171,6 +171,17 @@ TEST(SafetensorsWriter, RefusesWhatTheReaderWouldRefuse) {
   EXPECT_TRUE(std::filesystem::is_empty(directory.path()));
 }
 
+TEST(SafetensorsWriter, WritesNoMoreTensorsThanTheReaderTakes) {
+  const TemporaryDirectory directory;
+  std::vector<TensorPlan> plan((1 << 20) + 1, {"", DType::kU8, {0}});
+  for (std::size_t i = 0; i < plan.size(); ++i) {
+    plan[i].name = std::to_string(i);
+  }
+  const std::string message =
+      message_of<FormatError>([&] { SafetensorsWriter writer(directory / "x.safetensors", plan); });
+  EXPECT_NE(message.find("1048577 tensors"), std::string::npos) << message;
+}
+
 TEST(ShardPlan, FillsShardsInOrderUpToTheLimit) {
   const auto tensor = [](const char* name, std::int64_t bytes) { return TensorPlan{name, DType::kU8, {bytes}}; };
   const std::vector<TensorPlan> plan = {tensor("a", 4), tensor("b", 6),  tensor("c", 1), tensor("d", 25),

@@ -158,9 +158,10 @@ const std::vector<Wrong> kWrongs = {
     {"theta", "wide_head_dim", with_config([](model::LlamaConfig& c) { c.rope.theta *= 1.5; })},
     {"llama3_scaling_ignored", "gqa_llama3",
      with_config([](model::LlamaConfig& c) { c.rope.kind = nn::RopeKind::kDefault; })},
-    {"linear_factor", "mqa_linear", with_config([](model::LlamaConfig& c) { c.rope.factor *= 0.5; })},
-    {"dynamic_ignored", "gqa_dynamic",
-     with_config([](model::LlamaConfig& c) { c.rope.kind = nn::RopeKind::kDefault; })},
+    {"linear_factor", "mqa_linear", with_config([](model::LlamaConfig& c) { c.rope.factor *= 2.0; })},
+    {"dynamic_ignored", "gqa_dynamic", with_config([](model::LlamaConfig& c) {
+       c.rope.kind = nn::RopeKind::kDefault, c.rope.max_position_embeddings = 4096;
+     })},
     {"yarn_attention_scaling_dropped", "yarn_truncate",
      with_config([](model::LlamaConfig& c) { c.rope.attention_factor = 1.0; })},
     {"yarn_truncated", "yarn_truncate", with_config([](model::LlamaConfig& c) { c.rope.truncate = true; })},

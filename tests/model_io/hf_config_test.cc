@@ -16,7 +16,7 @@ constexpr const char* kSizes =
        "num_attention_heads": 4)";
 
 HfConfig parse(const std::string& more) {
-  return parse_hf_config("{" + std::string(kSizes) + more + "}", "c.json");
+  return parse_hf_config(std::string("{").append(kSizes).append(more).append("}"), "c.json");
 }
 
 TEST(HfConfig, TakesTransformersDefaultsForAbsentFields) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -172,6 +173,11 @@ inline const std::vector<AttentionCase> kAttentionCases = {
      .heads = {4, 2, 16},
      .ranges = {{0, 9, 30, 39, 0}, {0, 9, 0, 17, 17}, {0, 9, 40, 41, 1}, {11, 20, 50, 50, 0}, {11, 20, 50, 64, 3}}},
     {.name = "diagonal_beyond_keys", .queries = 30, .keys = 10, .heads = {2, 1, 16}, .ranges = {{0, 30, 0, 10, 0}}},
+    {.name = "largest_diagonal",
+     .queries = 5,
+     .keys = 33,
+     .heads = {2, 1, 16},
+     .ranges = {{0, 5, 0, 33, std::numeric_limits<std::int64_t>::max()}}},
     {.name = "large_scores",
      .queries = 48,
      .keys = 48,
@@ -226,7 +232,7 @@ inline const std::vector<LossHeadCase> kLossHeadCases = {
     {.tokens = 6, .features = 16, .vocab = 1},
     {.tokens = 37, .features = 64, .vocab = 131, .strided = true},
     {.tokens = 300, .features = 32, .vocab = 499},
-    {.tokens = 5, .features = 64, .vocab = 32000},
+    {.tokens = 3, .features = 16, .vocab = 32000},
     {.tokens = 19, .features = 131, .vocab = 1003, .scale = 60},  // logits far beyond exp's range
     {.tokens = 8, .features = 24, .vocab = 67, .ignored_every = 1},
 };

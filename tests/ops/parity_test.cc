@@ -69,8 +69,8 @@ const char* expected_implementation(const std::string& op, DType dtype, Isa isa)
     return "ref";
   }
   if (op == "linear" || op == "loss_head") {
-    // oneDNN multiplies bf16 from AVX-512 on; f16 it does not multiply at all.
-    const bool native = dtype == DType::kF32 || (dtype == DType::kBF16 && isa >= Isa::kAvx512);
+    // oneDNN multiplies bf16 well where AVX512_BF16 does; f16 it does not multiply at all.
+    const bool native = dtype == DType::kF32 || (dtype == DType::kBF16 && isa >= Isa::kAvx512Bf16);
     return native ? "onednn" : "onednn-upcast";
   }
   if (op == "embedding") {

@@ -65,6 +65,9 @@ LossPlan plan_of(Context& ctx, const LossHeadArgs& args) {
   std::int64_t scratch = 0;
   with_onednn(ctx, "loss head", [&] {
     plan.layout = &plans_of(ctx).layout(plan.dtype, features, vocab);
+    if (plan.layout->blocked && product_of(ctx, plan, plan.chunk, 0).slow()) {
+      plan.layout = &plans_of(ctx).plain_layout(plan.dtype, features, vocab);
+    }
     // The first piece and the last are all there are; the sizes below the chunk serve what is left over at the end.
     for (std::int64_t chunk = kSmallestChunk; chunk <= plan.chunk; chunk *= 2) {
       for (const std::int64_t piece : {std::int64_t{0}, pieces_of(vocab) - 1}) {

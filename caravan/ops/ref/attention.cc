@@ -49,7 +49,8 @@ void for_visible_keys(const AttentionArgs& args, const Group& group, std::int64_
   for (std::size_t i = group.first; i < group.last; ++i) {
     const AttentionRange& range = (*args.ranges)[i];
     for (std::int64_t k = range.key_begin; k < range.key_end; ++k) {
-      if (k - range.key_begin <= (q - range.query_begin) + range.diagonal) {
+      // As AttentionRange says, turned round: a diagonal that masks nothing may be near 2^63.
+      if ((k - range.key_begin) - (q - range.query_begin) <= range.diagonal) {
         body(k);
       }
     }

@@ -1,8 +1,8 @@
 // Vectorised exponentials.
 //
 // Both reduce to 2^n * p(r) with |r| <= 1/2 (in units of the base's own logarithm) and a polynomial of relative error
-// 2e-9 (2^-28.9), found by the Remez exchange for relative error; with the roundings of the last steps the result is
-// within 1.1 ulp for exp2 and 1.5 ulp for exp, results below the normal range within one unit of their last place.
+// 2e-9 (2^-28.9), found by the Remez exchange for relative error.  The result is within 2 ulp: over 4e7 points of the
+// whole domain the worst was 0.95 ulp for exp2 and 1.06 for exp, results below the normal range included.
 // NaN stays NaN; what is too large gives infinity, what is too small 0.
 #pragma once
 

@@ -1,0 +1,209 @@
+// The commands as a user types them: results, exit statuses, and one sentence for every mistake.
+#include "caravan/cli/commands.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "caravan/base/error.h"
+#include "caravan/base/json.h"
+#include "tests/support/scratch.h"
+
+namespace caravan::cli {
+namespace {
+
+using test::ScratchDirectory;
+using test::write_file;
+
+const std::string kGolden = std::string(CARAVAN_SOURCE_DIR) + "/tests/golden/models/";
+
+struct Outcome {
+  int status = -1;
+  std::string out;
+  std::string err;
+};
+
+Outcome call(const std::vector<std::string>& arguments) {
+  std::ostringstream out;
+  std::ostringstream err;
+  Outcome outcome;
+  outcome.status = run(arguments, {out, err});
+  outcome.out = out.str();
+  outcome.err = err.str();
+  return outcome;
+}
+
+std::string refusal(const std::vector<std::string>& arguments) {
+  return test::message_of<Error>([&] { call(arguments); });
+}
+
+Json json_of(const Outcome& outcome) {
+  return Json::parse(outcome.out);
+}
+
+TEST(Commands, DumpPrintsOneJsonObjectWithTheLoss) {
+  const ScratchDirectory scratch;
+  const std::string model = kGolden + "gqa_llama3";
+  const std::string out = (scratch.path() / "out.safetensors").string();
+  const Outcome outcome = call({"dump", "--model", model, "--ids", model + "/ids.json", "--what", "logits,hidden,loss",
+                                "--dtype", "f32", "--output", out});
+  EXPECT_EQ(outcome.status, 0);
+  EXPECT_EQ(std::count(outcome.out.begin(), outcome.out.end(), '\n'), 1);
+  const Json expected = Json::parse(test::read_file(model + "/expected.json"));
+  EXPECT_NEAR(json_of(outcome).at("loss").get<double>(), expected.at("loss").get<double>(), 1e-4);
+  EXPECT_EQ(call({"compare", out, model + "/expected.safetensors", "--tolerance", "1e-4"}).status, 0);
+  EXPECT_EQ(call({"compare", out, model + "/expected.safetensors", "--tolerance", "1e-12"}).status, 1);
+}
+
+TEST(Commands, CompareWithAModelDumpsItFirst) {
+  const ScratchDirectory scratch;
+  const std::string model = kGolden + "biases";
+  const std::string out = (scratch.path() / "out.safetensors").string();
+  // The ids come from beside the file, from the file's metadata, or from --ids.
+  EXPECT_EQ(call({"compare", "--model", model, model + "/expected.safetensors"}).status, 0);
+  call({"dump", "--model", model, "--ids", model + "/ids.json", "--what", "hidden", "--output", out});
+  EXPECT_EQ(call({"compare", "--model", model, out, "--tolerance", "0"}).status, 0);
+  const Outcome other = call({"compare", "--model", kGolden + "tied", out, "--json"});
+  EXPECT_EQ(other.status, 1);
+  EXPECT_FALSE(json_of(other).at("within").get<bool>());
+  EXPECT_EQ(json_of(other).at("first_difference"), "hidden.0.0");
+}
+
+TEST(Commands, CompareNamesTheFirstDifference) {
+  const ScratchDirectory scratch;
+  const std::string model = kGolden + "mha_default";
+  const std::string ours = (scratch.path() / "f32").string();
+  const std::string rough = (scratch.path() / "bf16").string();
+  for (const auto& [dtype, path] : {std::pair<std::string, std::string>{"f32", ours}, {"bf16", rough}}) {
+    call({"dump", "--model", model, "--ids", model + "/ids.json", "--what", "hidden", "--dtype", dtype, "--output",
+          path});
+  }
+  const Outcome outcome = call({"compare", rough, ours, "--tolerance", "1e-5"});
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_NE(outcome.out.find("first difference: hidden.0.0"), std::string::npos) << outcome.out;
+}
+
+TEST(Commands, InspectDescribesAModelAndAFile) {
+  const Outcome text = call({"inspect", kGolden + "wide_head_dim"});
+  EXPECT_NE(text.out.find("head_dim 24"), std::string::npos) << text.out;
+  const Json json = json_of(call({"inspect", kGolden + "tied", "--json"}));
+  EXPECT_TRUE(json.at("problems").empty());
+  EXPECT_TRUE(json.at("config").at("tie_word_embeddings").get<bool>());
+  EXPECT_GT(json.at("forward_memory").at("f32").at("peak").get<std::int64_t>(), 0);
+  const Json file = json_of(call({"inspect", kGolden + "tied/model.safetensors", "--json"}));
+  EXPECT_GT(file.at("tensors").size(), 10U);
+}
+
+TEST(Commands, ConvertAndBackKeepsEveryByte) {
+  const ScratchDirectory scratch;
+  const std::string model = kGolden + "odd_widths";  // stored in BF16
+  const std::string f32 = (scratch.path() / "f32").string();
+  const std::string bf16 = (scratch.path() / "bf16").string();
+  EXPECT_EQ(call({"convert", model, f32, "--dtype", "f32", "--max-shard-bytes", "300000"}).status, 0);
+  EXPECT_EQ(call({"convert", f32, bf16, "--dtype", "bf16"}).status, 0);
+  const Json before = json_of(call({"inspect", model + "/model.safetensors", "--json"}));
+  EXPECT_EQ(call({"compare", model + "/model.safetensors", bf16 + "/model.safetensors", "--tolerance", "0"}).status, 0);
+  EXPECT_NE(refusal({"convert", f32, bf16}).find("bf16"), std::string::npos);
+  EXPECT_EQ(call({"convert", f32, bf16, "--replace"}).status, 0);
+}
+
+TEST(Commands, InitMakesTheSameModelFromTheSameSeed) {
+  const ScratchDirectory scratch;
+  const auto path = [&](const char* name) { return (scratch.path() / name).string(); };
+  call({"init", "tiny", path("a"), "--seed", "5"});
+  call({"init", "tiny", path("b"), "--seed", "5"});
+  call({"init", path("a") + "/config.json", path("c"), "--seed", "6"});
+  EXPECT_EQ(test::read_file(path("a") + "/model.safetensors"), test::read_file(path("b") + "/model.safetensors"));
+  EXPECT_NE(test::read_file(path("a") + "/model.safetensors"), test::read_file(path("c") + "/model.safetensors"));
+  EXPECT_EQ(test::read_file(path("a") + "/config.json"), test::read_file(path("c") + "/config.json"));
+}
+
+TEST(Commands, RefuseBadInputInOneSentence) {
+  const ScratchDirectory scratch;
+  const std::string model = kGolden + "tied";
+  const std::string ids = model + "/ids.json";
+  const std::string bad_ids = (scratch.path() / "bad.json").string();
+  write_file(bad_ids, "[[1, 2, 100000]]");
+  struct Case {
+    std::vector<std::string> arguments;
+    const char* says;
+  };
+  const std::vector<Case> cases = {
+      {{"dmup"}, "dump"},
+      {{"dump", "--model", model, "--ids", ids, "--what", "logits"}, "--output"},
+      {{"dump", "--model", model, "--ids", ids, "--what", "logit"}, "logits"},
+      {{"dump", "--model", model, "--ids", ids, "--dtype", "f8"}, "bf16"},
+      {{"dump", "--model", model, "--ids", bad_ids}, "100000"},
+      {{"dump", "--model", model, "--ids", "/nonexistent.json"}, "/nonexistent.json"},
+      {{"dump", "--model", "/nonexistent", "--ids", ids}, "/nonexistent"},
+      {{"dump", "--ids", ids}, "--model"},
+      {{"dump", "--model", model, "--ids", ids, "--threads", "0"}, "--threads"},
+      {{"dump", "--model", model, "--ids", ids, "--what", "logits", "--output", "/nonexistent/out"}, "/nonexistent"},
+      {{"compare", ids, ids}, "ids.json"},
+      {{"compare", "/nonexistent", ids}, "/nonexistent"},
+      {{"compare", model + "/expected.safetensors"}, "two files"},
+      {{"compare", "--model", model, ids, ids}, "one file"},
+      {{"compare", model + "/expected.safetensors", model + "/expected.safetensors", "--tolerance", "-1"},
+       "--tolerance"},
+      {{"compare", "--model", model, model + "/model.safetensors"}, "logits"},
+      {{"inspect", "/nonexistent"}, "/nonexistent"},
+      {{"inspect", scratch.path().string()}, "config.json"},
+      {{"init", "llama3-8", (scratch.path() / "x").string()}, "llama3-8b"},
+  };
+  for (const Case& one : cases) {
+    const std::string message = refusal(one.arguments);
+    EXPECT_NE(message.find(one.says), std::string::npos) << one.arguments.front() << ": " << message;
+    EXPECT_EQ(message.find('\n'), std::string::npos) << message;
+  }
+}
+
+// Runs the built program; the shell's words are ours.
+Outcome shell(const std::string& command) {
+  Outcome outcome;
+  FILE* pipe = popen((command + " 2>&1").c_str(), "r");
+  char buffer[4096];
+  for (std::size_t n = 0; (n = fread(buffer, 1, sizeof buffer, pipe)) > 0;) {
+    outcome.out.append(buffer, n);
+  }
+  const int status = pclose(pipe);
+  outcome.status = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  return outcome;
+}
+
+TEST(Program, PredictsItsPeakFromAnotherProcess) {
+  const std::string model = kGolden + "gqa_yarn";
+  for (const char* dtype : {"f32", "bf16", "f64"}) {
+    const std::string command = std::string(CARAVAN_PROGRAM) + " dump --model " + model + " --ids " + model +
+                                "/ids.json --what loss --threads 2 --dtype " + dtype;
+    const Outcome planned = shell(command + " --dry-run");
+    const Outcome real = shell(command);
+    ASSERT_EQ(planned.status, 0) << planned.out;
+    ASSERT_EQ(real.status, 0) << real.out;
+    EXPECT_EQ(json_of(planned).at("memory"), json_of(real).at("memory")) << dtype;
+    EXPECT_FALSE(json_of(planned).contains("loss"));
+  }
+}
+
+TEST(Program, EndsMistakesWithStatusTwoAndOneLine) {
+  const Outcome outcome = shell(std::string(CARAVAN_PROGRAM) + " dump --modle x");
+  EXPECT_EQ(outcome.status, 2);
+  EXPECT_EQ(outcome.out.find("caravan: "), 0U) << outcome.out;
+  EXPECT_EQ(std::count(outcome.out.begin(), outcome.out.end(), '\n'), 1) << outcome.out;
+}
+
+TEST(Program, NoticesAFullDiskOnStandardOutput) {
+  const Outcome outcome = shell(std::string(CARAVAN_PROGRAM) + " presets > /dev/full");
+  EXPECT_EQ(outcome.status, 2);
+}
+
+TEST(Program, RefusesAnUnknownInstructionSetInOneSentence) {
+  const Outcome outcome = shell("CARAVAN_MAX_ISA=sse9 " + std::string(CARAVAN_PROGRAM) + " presets");
+  EXPECT_EQ(outcome.status, 2);
+  EXPECT_NE(outcome.out.find("CARAVAN_MAX_ISA"), std::string::npos) << outcome.out;
+}
+
+}  // namespace
+}  // namespace caravan::cli
