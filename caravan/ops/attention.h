@@ -29,4 +29,15 @@ struct HeadShape {
 void attention(Context& ctx, const Tensor& out, const Tensor& lse, const Tensor& query, const Tensor& key,
                const Tensor& value, const HeadShape& heads, const std::vector<AttentionRange>& ranges, double scale);
 
+// The gradients of query, key and value (Dao et al. 2022, algorithm 4): with P the softmax recomputed from lse and
+// D[q, h] = <d_out[q, h], out[q, h]>,
+//   d_value = P^T d_out,   dS = P * (d_out value^T - D),   d_query = scale dS key,   d_key = scale dS^T query.
+// d_query, d_key, d_value: shapes of query, key, value; written, not added to, rows of no range get 0; they may be
+// column ranges of one product and alias nothing else.  out and lse as attention() left them.  The order of sums
+// depends on the arguments alone.  Nothing of size [tokens, tokens] exists.  Rows of d_out and out that no range covers
+// may hold NaN. Throws ShapeError when shapes, dtypes or ranges break this.
+void attention_grad(Context& ctx, const Tensor& d_query, const Tensor& d_key, const Tensor& d_value,
+                    const Tensor& d_out, const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& out,
+                    const Tensor& lse, const HeadShape& heads, const std::vector<AttentionRange>& ranges, double scale);
+
 }  // namespace caravan::ops

@@ -20,6 +20,9 @@ enum class Backend {
 // "cpu", "ref"
 const char* to_string(Backend backend);
 
+// Whether an op writes its result or adds it to what stands there.
+enum class Accumulate { kStore, kAdd };
+
 // Which implementation served a call, and why the ones before it in the list did not.
 struct Choice {
   std::string op;                     // "linear"

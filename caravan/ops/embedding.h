@@ -10,4 +10,10 @@ namespace caravan::ops {
 // an id is not below vocab.
 void embedding(Context& ctx, const Tensor& y, const Tensor& table, const Tensor& ids);
 
+// d_table[id] += sum of the rows of dy whose id it is, in row order: the same bits every run and for every thread
+// count. d_table: [vocab, hidden], f32 (f64 when dy is f64); rows of no id are left alone.  dy: [tokens, hidden].  ids:
+// [tokens] i32, negative for padding, which is skipped.  Throws ShapeError when shapes or dtypes differ, InputError
+// when an id is not below vocab.
+void embedding_weight_grad(Context& ctx, const Tensor& d_table, const Tensor& dy, const Tensor& ids);
+
 }  // namespace caravan::ops

@@ -18,4 +18,18 @@ namespace caravan::ops {
 void linear(Context& ctx, const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias = {},
             const Tensor& residual = {});
 
+// dx = dy W  (+ dx when adding).  dy: [tokens, out].  w: [out, in].  dx: [tokens, in], dy's dtype.  One compute float
+// dtype; dy and dx may be column ranges; dx must not alias dy.  Sums run in f32 (f64 on the reference), one rounding.
+// Throws ShapeError when shapes or dtypes break this.
+void linear_input_grad(Context& ctx, const Tensor& dx, const Tensor& dy, const Weight& w, Accumulate accumulate);
+
+// dw = dy^T x  (+ dw when adding).  dy: [tokens, out].  x: [tokens, in], dy's dtype; both may be column ranges.
+// dw: [out, in], contiguous, f32 (f64 when dy is f64).  With no tokens, kStore writes zeros.
+// Throws ShapeError when shapes or dtypes break this.
+void linear_weight_grad(Context& ctx, const Tensor& dw, const Tensor& dy, const Tensor& x, Accumulate accumulate);
+
+// db = sum over tokens of dy  (+ db when adding).  dy: [tokens, out].  db: [out], f32 (f64 when dy is f64).  The sum is
+// taken in an order that depends on the shape alone.  Throws ShapeError when shapes or dtypes break this.
+void bias_grad(Context& ctx, const Tensor& db, const Tensor& dy, Accumulate accumulate);
+
 }  // namespace caravan::ops

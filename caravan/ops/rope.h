@@ -17,9 +17,9 @@ enum class RopePairing { kRotateHalf, kInterleaved };
 // cos, sin: [tokens, head_dim / 2] f32 (f64 for f64 models).  positions: [tokens] i32, negative for padding, which gets
 // cos 1 and sin 0.  frequencies: [kinds, head_dim / 2] f32.  kind: [tokens] i32, the row of frequencies each token uses
 // (sequences of unlike length differ under dynamic and longrope scaling).
-// As transformers does, whatever the dtype of the model: the angle is a product in f32; cos and sin of it are rounded to
-// f32, multiplied by `attention_scaling` in f32 and rounded to `rounded_to` (f32 and f64 leave them; Hugging Face rounds
-// to the activations' dtype).  Tables in f64 hold those same values, widened.
+// As transformers does, whatever the dtype of the model: the angle is a product in f32; cos and sin of it are rounded
+// to f32, multiplied by `attention_scaling` in f32 and rounded to `rounded_to` (f32 and f64 leave them; Hugging Face
+// rounds to the activations' dtype).  Tables in f64 hold those same values, widened.
 // Throws ShapeError when shapes or dtypes break this, or when a token's kind is not a row of frequencies.
 void rope_tables(Context& ctx, const Tensor& cos, const Tensor& sin, const Tensor& positions, const Tensor& frequencies,
                  const Tensor& kind, double attention_scaling, DType rounded_to);
