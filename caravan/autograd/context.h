@@ -4,6 +4,8 @@
 #include <map>
 #include <vector>
 
+#include "caravan/autograd/save_policy.h"
+#include "caravan/autograd/tape.h"
 #include "caravan/layout/attention_range.h"
 #include "caravan/layout/sequence_layout.h"
 #include "caravan/ops/context.h"
@@ -16,11 +18,29 @@ struct RotaryTables {
   Tensor sin;
 };
 
-// One forward pass over one packed batch.  Without a tape it is inference.  The tape, the KV cache and the random state
-// stand here too when their parts of the house do.
+// The results of a checkpointed segment's ops that its policy keeps: filled by the forward pass, read by the
+// recomputation.
+struct SegmentRecord {
+  const SavePolicy* policy = nullptr;
+  bool replaying = false;
+  std::int64_t products = 0;              // linear ops met so far
+  std::vector<std::vector<Tensor>> kept;  // results of one op each, in order
+  std::size_t next = 0;                   // of kept, while replaying
+
+  // Whether a tensor's memory is among the kept results: it may not be changed in place.
+  bool keeps_memory_of(const Tensor& tensor) const;
+};
+
+// One forward pass over one packed batch.  Without a tape it is inference.  The KV cache and the random state stand
+// here too when their parts of the house do.  A context outlives its tape's backward: segments run again in it.
 struct Context {
   ops::Context& ops;
   const SequenceLayout& layout;
+
+  Tape* tape = nullptr;              // nullptr: nothing is recorded
+  SavePolicy checkpointing;          // of the segments that are recorded
+  SegmentRecord* segment = nullptr;  // the segment that runs now
+  double flops = 0.0;                // floating-point operations of the ops run so far, recomputation included
 
   // Made by layers on first use and kept for the rest of the pass, keyed by the layer that asked.
   std::map<const void*, RotaryTables> rotary;

@@ -1,7 +1,10 @@
-// The ops as layers use them: each allocates its result, runs forward and (once there is a tape) notes how to go back.
+// The ops as layers use them: each allocates its result, runs forward and, when the context has a tape, notes how to go
+// back.
 //
 // Shapes are those of the op headers.  `plus` is a residual, added in the product's own epilogue.
 #pragma once
+
+#include <functional>
 
 #include "caravan/autograd/context.h"
 #include "caravan/autograd/parameter.h"
@@ -36,6 +39,15 @@ Value attention(Context& ctx, const Value& qkv, const ops::HeadShape& heads, con
 Value swiglu(Context& ctx, const Value& gate_up);
 
 // hidden: [tokens, features].  targets: [tokens] i32.  Result: [tokens] negative log likelihoods, 0 where ignored.
-Value loss_head(Context& ctx, const Value& hidden, const Parameter& weight, const Tensor& targets);
+// With a tape the gradients of scale * sum(result) are made here and now: scale is 1 over the valid targets of the
+// whole global batch.  Without one it means nothing.
+Value loss_head(Context& ctx, const Value& hidden, const Parameter& weight, const Tensor& targets, double scale = 1.0);
+
+// Runs body(ctx, x), a part of the model that depends on x and parameters alone, as a checkpointed segment: inside,
+// results are kept as ctx.checkpointing says for `layer`, and the backward computes the others again.  Without a tape,
+// or where the policy does not checkpoint the layer, it is body(ctx, x).  The weight gradients of a segment are made
+// right after its input gradients: deferring them would keep all that was computed again alive.
+Value segment(Context& ctx, std::int64_t layer, const Value& x,
+              const std::function<Value(Context&, const Value&)>& body);
 
 }  // namespace caravan::autograd

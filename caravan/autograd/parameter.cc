@@ -8,6 +8,7 @@
 
 #include "caravan/base/error.h"
 #include "caravan/base/philox.h"
+#include "caravan/ops/elementwise.h"
 #include "caravan/tensor/copy.h"
 
 namespace caravan::autograd {
@@ -21,7 +22,7 @@ WeightStore::WeightStore(ops::Context& ctx, const std::vector<ParamSpec>& specs,
     if (by_name_.contains(spec.name)) {
       throw ShapeError(fmt::format("weight store: parameter \"{}\" stands twice in the table", spec.name));
     }
-    parameters_.push_back({spec, ops::Weight(ctx.allocate(dtype, spec.shape, Segment::kWeights))});
+    parameters_.push_back({spec, ops::Weight(ctx.allocate(dtype, spec.shape, Segment::kWeights)), {}, {}});
     by_name_[spec.name] = &parameters_.back();
   }
   for (const ParamSpec& spec : specs_) {
@@ -34,6 +35,44 @@ WeightStore::WeightStore(ops::Context& ctx, const std::vector<ParamSpec>& specs,
                                    spec.name, spec.alias_of));
     }
     by_name_[spec.name] = original;
+  }
+}
+
+std::unique_ptr<WeightStore> WeightStore::for_training(ops::Context& ctx, const std::vector<ParamSpec>& specs,
+                                                       DType dtype) {
+  auto store = std::make_unique<WeightStore>(ctx, specs, dtype);
+  const DType master_dtype = dtype == DType::kF64 ? DType::kF64 : DType::kF32;
+  for (Parameter& parameter : store->parameters_) {
+    const bool same = dtype == master_dtype;
+    parameter.master = same ? parameter.tensor() : ctx.allocate(master_dtype, parameter.spec.shape, Segment::kWeights);
+  }
+  return store;
+}
+
+void WeightStore::allocate_gradients(ops::Context& ctx) {
+  for (Parameter& parameter : parameters_) {
+    if (parameter.spec.trainable) {
+      const DType dtype = dtype_ == DType::kF64 ? DType::kF64 : DType::kF32;
+      parameter.gradient = ctx.allocate(dtype, parameter.spec.shape, Segment::kGradients);
+    }
+  }
+  zero_gradients(ctx);
+}
+
+void WeightStore::zero_gradients(ops::Context& ctx) {
+  for (Parameter& parameter : parameters_) {
+    if (parameter.gradient.defined()) {
+      ops::zero(ctx, parameter.gradient);
+    }
+  }
+}
+
+void WeightStore::masters_changed(ops::Context& ctx) {
+  for (Parameter& parameter : parameters_) {
+    if (parameter.master.defined() && parameter.master.dtype() != parameter.tensor().dtype()) {
+      ops::convert(ctx, parameter.tensor(), parameter.master);
+    }
+    parameter.weight.changed();
   }
 }
 
@@ -50,9 +89,8 @@ Parameter* WeightStore::find(const std::string& name) {
   return found == by_name_.end() ? nullptr : found->second;
 }
 
-Tensor part_rows(const Parameter& parameter, std::size_t index) {
-  const ParamPart& part = parameter.spec.parts.at(index);
-  return parameter.tensor().row_range(part.row_begin, part.row_begin + part.shape[0]);
+Tensor part_rows(const Tensor& whole, const ParamPart& part) {
+  return whole.row_range(part.row_begin, part.row_begin + part.shape[0]);
 }
 
 namespace {
@@ -72,9 +110,10 @@ float initial_value(const Init& init, const RandomStream& stream, std::int64_t i
   return 0.0F;
 }
 
-void initialize_part(const Tensor& part_tensor, const ParamPart& part, const Init& init, std::uint64_t seed) {
+void initialize_part(const Tensor& whole, const ParamPart& part, const Init& init, std::uint64_t seed) {
   const RandomStream stream(seed, part.name);
-  const Tensor flat = part_tensor.reshape({part_tensor.elements()});
+  const Tensor rows = part_rows(whole, part);
+  const Tensor flat = rows.reshape({rows.elements()});
   std::vector<float> values;
   std::vector<std::byte> bytes;
   for (std::int64_t begin = 0; begin < flat.rows(); begin += kBlock) {
@@ -93,8 +132,11 @@ void initialize_part(const Tensor& part_tensor, const ParamPart& part, const Ini
 
 void initialize(WeightStore& store, std::uint64_t seed) {
   for (Parameter& parameter : store.parameters()) {
-    for (std::size_t i = 0; i < parameter.spec.parts.size(); ++i) {
-      initialize_part(part_rows(parameter, i), parameter.spec.parts[i], parameter.spec.init, seed);
+    for (const ParamPart& part : parameter.spec.parts) {
+      initialize_part(parameter.tensor(), part, parameter.spec.init, seed);
+      if (parameter.master.defined() && parameter.master.dtype() != parameter.tensor().dtype()) {
+        initialize_part(parameter.master, part, parameter.spec.init, seed);
+      }
     }
     parameter.weight.changed();
   }

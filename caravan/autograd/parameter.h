@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -13,12 +14,19 @@
 
 namespace caravan::autograd {
 
-// A stored parameter: its row of the table and its elements, in the dtype that the model computes in.
+// A stored parameter: its row of the table, its elements in the dtype that the model computes in, and while training
+// the master that the optimizer writes and the gradient.
 struct Parameter {
   ParamSpec spec;
   ops::Weight weight;
+  Tensor
+      master;  // f32 (f64 for f64 models); the compute view's own memory where the dtypes are equal; undefined: inference
+  Tensor gradient;  // master's shape and dtype; undefined: not wanted
 
+  // What the model computes with.
   const Tensor& tensor() const { return weight.plain(); }
+  // What files hold: the master where there is one.
+  const Tensor& stored() const { return master.defined() ? master : weight.plain(); }
 };
 
 // All parameters of one model (or one pipeline stage of it), by storage name.  Addresses of parameters are stable.
@@ -27,6 +35,8 @@ class WeightStore {
   // Allocates every spec that is no alias, in order, in Segment::kWeights.  Contents are unspecified until filled.
   // Throws OutOfMemoryError; ShapeError when a name stands twice or an alias names nothing.
   WeightStore(ops::Context& ctx, const std::vector<ParamSpec>& specs, DType dtype);
+  // The same with masters in f32 (f64 when `dtype` is f64), for training.
+  static std::unique_ptr<WeightStore> for_training(ops::Context& ctx, const std::vector<ParamSpec>& specs, DType dtype);
   WeightStore(const WeightStore&) = delete;
   WeightStore& operator=(const WeightStore&) = delete;
 
@@ -34,6 +44,12 @@ class WeightStore {
   Parameter& at(const std::string& name);
   // The same, or nullptr.
   Parameter* find(const std::string& name);
+
+  // Gives every trainable parameter a gradient of zeros, in Segment::kGradients.
+  void allocate_gradients(ops::Context& ctx);
+  void zero_gradients(ops::Context& ctx);
+  // The masters were written: compute views are made from them again, packed forms dropped.
+  void masters_changed(ops::Context& ctx);
 
   // Stored parameters in the order of the specs; aliases are not among them.
   std::deque<Parameter>& parameters() { return parameters_; }
@@ -49,8 +65,8 @@ class WeightStore {
   DType dtype_;
 };
 
-// The rows of `parameter` that hold part `index` of its spec.
-Tensor part_rows(const Parameter& parameter, std::size_t index);
+// The rows of `whole` (a parameter's stored elements, its gradient, a moment) that hold a part.
+Tensor part_rows(const Tensor& whole, const ParamPart& part);
 
 // First values of every parameter from (seed, part name, element index): the same bits whatever the fusion, device or
 // thread count.  Computed on the host in f32 and rounded to the store's dtype.

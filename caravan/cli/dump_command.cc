@@ -16,19 +16,21 @@ namespace {
 model_io::DumpRequest request_of(const ParsedOptions& options) {
   const std::vector<std::string> what = options.list("--what");
   const auto asked = [&](const char* name) { return std::ranges::find(what, name) != what.end(); };
-  return {.logits = asked("logits"), .hidden = asked("hidden"), .loss = asked("loss")};
+  return {.logits = asked("logits"), .hidden = asked("hidden"), .loss = asked("loss"), .gradients = asked("gradients")};
 }
 
 int run_dump(const ParsedOptions& options, Streams streams) {
   const model_io::DumpRequest request = request_of(options);
   const bool dry_run = options.has("--dry-run");
-  if ((request.logits || request.hidden) && !dry_run && !options.has("--output")) {
-    throw InputError("dump: logits and hidden states need a file to go to; give --output OUT.safetensors");
+  if ((request.logits || request.hidden || request.gradients) && !dry_run && !options.has("--output")) {
+    throw InputError("dump: logits, hidden states and gradients need a file to go to; give --output OUT.safetensors");
   }
   ops::Context ctx = context_for(options, dry_run);
   const model_io::IdLists ids = model_io::read_id_lists(options.path("--ids"));
+  model_io::LoadOptions loading = load_options(options);
+  loading.training = request.gradients;
   const model_io::LoadedModel model =
-      model_io::load_model(ctx, options.path("--model"), dtype_of(options, "--dtype"), load_options(options));
+      model_io::load_model(ctx, options.path("--model"), dtype_of(options, "--dtype"), loading);
   print_warnings(streams, model.warnings);
   const model_io::DumpResult result = model_io::dump(ctx, model, ids, request, options.path("--output"));
 
@@ -65,7 +67,8 @@ Command dump_command() {
   spec.summary = "compute a model's logits, hidden states and loss";
   spec.description =
       "Runs the id lists of a JSON file as one packed batch. Writes logits.<sequence> [tokens, vocab] and "
-      "hidden.<sequence>.<layer> [tokens, hidden] (layer 0 the embedding, the last after the final norm) as "
+      "hidden.<sequence>.<layer> [tokens, hidden] (layer 0 the embedding, the last after the final norm) and "
+      "grad.<parameter> (of the mean loss, a tied weight once, under the embedding's name) as "
       "safetensors, "
       "f32 unless the model computes in f64, and prints one JSON object with the mean next-token cross entropy and the "
       "memory used. With --dry-run nothing is computed: the memory printed is what the run will use.";
@@ -85,12 +88,12 @@ Command dump_command() {
        .kind = OptionKind::kChoiceList,
        .help = "what to compute",
        .default_value = "loss",
-       .choices = {"logits", "hidden", "loss"}},
+       .choices = {"logits", "hidden", "loss", "gradients"}},
       compute_dtype_option(),
       {.name = "--output",
        .value_name = "OUT.safetensors",
        .kind = OptionKind::kFile,
-       .help = "where logits and hidden states go"},
+       .help = "where logits, hidden states and gradients go"},
       {.name = "--dry-run",
        .value_name = "",
        .kind = OptionKind::kFlag,

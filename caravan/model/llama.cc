@@ -51,13 +51,18 @@ Value Llama::forward_unit(Context& ctx, int index, const Value& input) const {
   if (index < 0 || index >= units()) {
     throw ShapeError(fmt::format("Llama: unit {} asked for, there are {}", index, units()));
   }
+  if (ctx.tape != nullptr) {
+    ctx.tape->begin_unit(index);
+  }
   if (index == 0) {
     return autograd::embedding(ctx, *embedding_, input.tensor);
   }
   if (index == units() - 1) {
     return norm_.forward(ctx, input);
   }
-  return blocks_[static_cast<std::size_t>(index - 1)].forward(ctx, input);
+  const Block& block = blocks_[static_cast<std::size_t>(index - 1)];
+  return autograd::segment(ctx, index - 1, input,
+                           [&block](Context& inner, const Value& x) { return block.forward(inner, x); });
 }
 
 Value Llama::forward(Context& ctx, const Tensor& ids) const {
@@ -75,8 +80,8 @@ Tensor Llama::logits(Context& ctx, const Tensor& hidden) const {
   return y;
 }
 
-Value Llama::token_losses(Context& ctx, const Value& hidden, const Tensor& targets) const {
-  return autograd::loss_head(ctx, hidden, *head_, targets);
+Value Llama::token_losses(Context& ctx, const Value& hidden, const Tensor& targets, double scale) const {
+  return autograd::loss_head(ctx, hidden, *head_, targets, scale);
 }
 
 }  // namespace caravan::model

@@ -81,8 +81,9 @@ class Llama {
   // hidden: [tokens, hidden] from the last unit (any rows of it).  Result: [tokens, vocab], f32 (f64 for f64 models).
   Tensor logits(Context& ctx, const Tensor& hidden) const;
 
-  // targets: [tokens] i32.  Result: [tokens] negative log likelihoods, 0 where the target is ignored.
-  Value token_losses(Context& ctx, const Value& hidden, const Tensor& targets) const;
+  // targets: [tokens] i32.  Result: [tokens] negative log likelihoods, 0 where the target is ignored.  With a tape the
+  // gradients of scale * sum(result) are made here: scale is 1 over the valid targets of the whole global batch.
+  Value token_losses(Context& ctx, const Value& hidden, const Tensor& targets, double scale = 1.0) const;
 
  private:
   LlamaConfig config_;

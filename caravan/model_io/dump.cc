@@ -11,6 +11,7 @@
 #include "caravan/base/error.h"
 #include "caravan/base/file.h"
 #include "caravan/base/json.h"
+#include "caravan/model_io/rope_rows.h"
 #include "caravan/tensor/copy.h"
 
 namespace caravan::model_io {
@@ -44,6 +45,14 @@ std::vector<TensorPlan> plan_dump(const LoadedModel& model, const IdLists& ids, 
   }
   for (std::size_t s = 0; request.logits && s < ids.size(); ++s) {
     plan.push_back({fmt::format("logits.{}", s), dtype, {static_cast<std::int64_t>(ids[s].size()), config.vocab_size}});
+  }
+  for (const autograd::Parameter& parameter : model.weights->parameters()) {
+    for (const ParamPart& part : parameter.spec.parts) {
+      if (request.gradients) {
+        const auto extents = part.shape.extents();
+        plan.push_back({"grad." + part.name, dtype, {extents.begin(), extents.end()}});
+      }
+    }
   }
   return plan;
 }
@@ -111,11 +120,13 @@ void append_logits(autograd::Context& ctx, const LoadedModel& model, const Tenso
   }
 }
 
+// The loss and, where gradients are asked for, the start of their way back.
 void add_loss(autograd::Context& ctx, const LoadedModel& model, const autograd::Value& hidden, const IdLists& ids,
               DumpResult& result) {
   const std::vector<std::int32_t> targets = next_tokens(ids);
   result.targets = std::ranges::count_if(targets, [](std::int32_t t) { return t != ops::kIgnoredTarget; });
-  const autograd::Value losses = model.llama->token_losses(ctx, hidden, upload(ctx.ops, targets));
+  const double scale = result.targets == 0 ? 0.0 : 1.0 / static_cast<double>(result.targets);
+  const autograd::Value losses = model.llama->token_losses(ctx, hidden, upload(ctx.ops, targets), scale);
   if (ctx.ops.dry_run()) {
     return;
   }
@@ -125,6 +136,22 @@ void add_loss(autograd::Context& ctx, const LoadedModel& model, const autograd::
   }
   result.loss =
       result.targets == 0 ? std::numeric_limits<double>::quiet_NaN() : sum / static_cast<double>(result.targets);
+}
+
+void append_gradients(const LoadedModel& model, Output& output) {
+  const model::LlamaConfig& config = model.config.model;
+  for (const autograd::Parameter& parameter : model.weights->parameters()) {
+    for (const ParamPart& part : parameter.spec.parts) {
+      const Tensor rows = autograd::part_rows(parameter.gradient, part);
+      if (config.rope_pairing == ops::RopePairing::kInterleaved && has_rotary_rows(part.name)) {
+        for (const std::int64_t row : half_from_interleaved(rows.rows(), config.head_dim)) {
+          output.append(rows.row_range(row, row + 1));
+        }
+      } else {
+        output.append(rows);
+      }
+    }
+  }
 }
 
 }  // namespace
@@ -207,6 +234,11 @@ DumpResult dump(ops::Context& ctx, const LoadedModel& model, const IdLists& ids,
 
   DumpResult result;
   autograd::Context pass(ctx, layout);
+  autograd::Tape tape(ctx);
+  if (request.gradients) {
+    pass.tape = &tape;
+    pass.checkpointing = request.checkpointing;
+  }
   const model::Llama& llama = *model.llama;
   autograd::Value x{upload(ctx, tokens)};
   for (int unit = 0; unit < llama.units(); ++unit) {
@@ -219,8 +251,13 @@ DumpResult dump(ops::Context& ctx, const LoadedModel& model, const IdLists& ids,
   if (request.logits) {
     append_logits(pass, model, x.tensor, output);
   }
-  if (request.loss) {
+  if (request.loss || request.gradients) {
     add_loss(pass, model, x, ids, result);
+  }
+  if (request.gradients) {
+    x = {};
+    tape.backward(pass, {0, llama.units()});
+    append_gradients(model, output);
   }
   output.finish();
   result.memory = ctx.allocator->use();

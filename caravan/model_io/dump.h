@@ -32,6 +32,8 @@ struct DumpRequest {
   bool logits = false;
   bool hidden = false;
   bool loss = false;
+  bool gradients = false;  // needs a model loaded with LoadOptions::training
+  autograd::SavePolicy checkpointing = {};  // of the gradients' forward pass
 };
 
 struct DumpResult {
@@ -43,6 +45,7 @@ struct DumpResult {
 // Runs all sequences as one packed batch and writes, as DumpRequest asks,
 //   logits.<sequence>           [tokens, vocab]
 //   hidden.<sequence>.<layer>   [tokens, hidden]
+//   grad.<parameter>            the parameter's shape; of the mean loss; a tied weight once, under the embedding's name
 // in f32 (f64 when the model computes in f64) to `output`, which appears whole or not at all; an empty path writes
 // nothing.  Layer 0 is the embedding, the last one stands after the final norm, and there are layers + 1 of them, as
 // transformers' output_hidden_states gives them.

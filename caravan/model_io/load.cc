@@ -93,13 +93,12 @@ void check_tied_copies(const SafetensorsSet& files, const std::vector<ParamSpec>
   }
 }
 
-void fill_weights(LoadedModel& model, const SafetensorsSet& files, const LoadOptions& options) {
+void fill_weights(ops::Context& ctx, LoadedModel& model, const SafetensorsSet& files, const LoadOptions& options) {
   const model::LlamaConfig& config = model.config.model;
   const std::int64_t total = files.total_bytes();
   std::int64_t done = 0;
   for (autograd::Parameter& parameter : model.weights->parameters()) {
-    for (std::size_t i = 0; i < parameter.spec.parts.size(); ++i) {
-      const ParamPart& part = parameter.spec.parts[i];
+    for (const ParamPart& part : parameter.spec.parts) {
       const SafetensorsSet::Located source = files.find(part.name).value();
       if (options.check_finite) {
         if (auto warning = non_finite_warning(source)) {
@@ -107,15 +106,15 @@ void fill_weights(LoadedModel& model, const SafetensorsSet& files, const LoadOpt
         }
       }
       const bool reorder = config.rope_pairing == ops::RopePairing::kInterleaved && has_rotary_rows(part.name);
-      fill_part(autograd::part_rows(parameter, i), source,
+      fill_part(autograd::part_rows(parameter.stored(), part), source,
                 reorder ? interleaved_from_half(part.shape[0], config.head_dim) : std::vector<std::int64_t>());
       done += source.entry->bytes();
       if (options.progress) {
         options.progress(done, total);
       }
     }
-    parameter.weight.changed();
   }
+  model.weights->masters_changed(ctx);
 }
 
 }  // namespace
@@ -176,10 +175,14 @@ LoadedModel load_model(ops::Context& ctx, const std::filesystem::path& directory
     throw FormatError(
         fmt::format("{}: weights and config.json disagree: {}", directory.string(), fmt::join(problems, "; ")));
   }
-  model.weights = std::make_unique<autograd::WeightStore>(ctx, specs, dtype);
+  model.weights = options.training ? autograd::WeightStore::for_training(ctx, specs, dtype)
+                                   : std::make_unique<autograd::WeightStore>(ctx, specs, dtype);
   if (!ctx.dry_run()) {
     check_tied_copies(files, specs, model.warnings);
-    fill_weights(model, files, options);
+    fill_weights(ctx, model, files, options);
+  }
+  if (options.training) {
+    model.weights->allocate_gradients(ctx);
   }
   model.llama = std::make_unique<model::Llama>(model.config.model, *model.weights);
   return model;

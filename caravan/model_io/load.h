@@ -28,6 +28,7 @@ using Progress = std::function<void(std::int64_t done, std::int64_t total)>;
 struct LoadOptions {
   // Changes the config before the model is built: numerics that the format leaves open (rounding, pairing).
   std::function<void(model::LlamaConfig&)> adjust;
+  bool training = false;     // masters and gradients of zeros beside the weights
   bool check_finite = true;  // look at every weight and warn of NaN and infinity, with tensor and index
   Progress progress;
 };

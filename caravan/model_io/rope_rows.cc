@@ -17,4 +17,13 @@ std::vector<std::int64_t> interleaved_from_half(std::int64_t rows, std::int64_t 
   return result;
 }
 
+std::vector<std::int64_t> half_from_interleaved(std::int64_t rows, std::int64_t head_dim) {
+  const std::vector<std::int64_t> order = interleaved_from_half(rows, head_dim);
+  std::vector<std::int64_t> result(order.size());
+  for (std::size_t row = 0; row < order.size(); ++row) {
+    result[static_cast<std::size_t>(order[row])] = static_cast<std::int64_t>(row);
+  }
+  return result;
+}
+
 }  // namespace caravan::model_io

@@ -18,4 +18,7 @@ bool has_rotary_rows(const std::string& part_name);
 // Hugging Face row for every row of an interleaved matrix of `rows` rows.
 std::vector<std::int64_t> interleaved_from_half(std::int64_t rows, std::int64_t head_dim);
 
+// The way back: interleaved row for every row of Hugging Face's matrix.
+std::vector<std::int64_t> half_from_interleaved(std::int64_t rows, std::int64_t head_dim);
+
 }  // namespace caravan::model_io

@@ -57,14 +57,9 @@ void append_rows(checkpoint::SafetensorsWriter& writer, const Tensor& rows, DTyp
 
 void append_part(checkpoint::SafetensorsWriter& writer, const PartToWrite& one, const model::LlamaConfig& config,
                  DType dtype) {
-  const Tensor rows = autograd::part_rows(*one.parameter, one.index);
+  const Tensor rows = autograd::part_rows(one.parameter->stored(), one.part());
   if (config.rope_pairing == ops::RopePairing::kInterleaved && has_rotary_rows(one.part().name)) {
-    std::vector<std::int64_t> stored_row(static_cast<std::size_t>(rows.rows()));
-    const std::vector<std::int64_t> order = interleaved_from_half(rows.rows(), config.head_dim);
-    for (std::size_t row = 0; row < order.size(); ++row) {
-      stored_row[static_cast<std::size_t>(order[row])] = static_cast<std::int64_t>(row);
-    }
-    for (const std::int64_t row : stored_row) {
+    for (const std::int64_t row : half_from_interleaved(rows.rows(), config.head_dim)) {
       append_rows(writer, rows.row_range(row, row + 1), dtype);
     }
     return;

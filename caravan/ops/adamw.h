@@ -18,7 +18,8 @@ struct AdamW {
 // One pass over master, moments and gradient, in torch's order:
 //   g' = gradient_scale g;  p = p (1 - lr decay);  m = m + (1 - beta1) (g' - m);  v = beta2 v + (1 - beta2) g'^2
 //   p = p - (lr / (1 - beta1^step)) m / (sqrt(v) / sqrt(1 - beta2^step) + eps)
-// master, m, v, gradient: one shape, all f32 or all f64, contiguous.  Throws ShapeError otherwise.
+// master, m, v, gradient: one shape, all f32 or all f64, contiguous; none overlaps another.  Throws ShapeError
+// otherwise, or when step is below 1.
 void adamw(Context& ctx, const Tensor& master, const Tensor& m, const Tensor& v, const Tensor& gradient,
            const AdamW& settings);
 

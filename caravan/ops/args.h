@@ -10,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "caravan/ops/adamw.h"
 #include "caravan/ops/attention.h"
 #include "caravan/ops/dispatch.h"
 #include "caravan/ops/linear.h"
@@ -24,10 +25,37 @@ struct LinearArgs {
   Tensor bias, residual;  // undefined when absent
 };
 
+struct LinearInputGradArgs {
+  Tensor dx, dy;
+  Weight w;
+  Accumulate accumulate;
+};
+
+struct LinearWeightGradArgs {
+  Tensor dw, dy, x;
+  Accumulate accumulate;
+};
+
+struct BiasGradArgs {
+  Tensor db, dy;
+  Accumulate accumulate;
+};
+
 struct RmsNormArgs {
   Tensor y, rstd, x, w;  // rstd undefined when absent
   double eps;
   NormRounding rounding;
+};
+
+struct RmsNormInputGradArgs {
+  Tensor dx, dy, x, rstd, w;
+  Accumulate accumulate;
+};
+
+struct RmsNormWeightGradArgs {
+  Tensor dw, dy, x, rstd;
+  NormRounding rounding;
+  Accumulate accumulate;
 };
 
 struct RopeTablesArgs {
@@ -49,18 +77,62 @@ struct AttentionArgs {
   double scale;
 };
 
+struct AttentionGradArgs {
+  Tensor d_query, d_key, d_value, d_out, query, key, value, out, lse;
+  HeadShape heads;
+  const std::vector<AttentionRange>* ranges;
+  double scale;
+};
+
 struct SwigluArgs {
   Tensor y, gate_up;
+};
+
+struct SwigluGradArgs {
+  Tensor d_gate_up, dy, gate_up;
 };
 
 struct EmbeddingArgs {
   Tensor y, table, ids;
 };
 
+struct EmbeddingWeightGradArgs {
+  Tensor d_table, dy, ids;
+};
+
 struct LossHeadArgs {
   Tensor token_nll, hidden;
   Weight w;
   Tensor targets;
+};
+
+struct LossHeadGradArgs {
+  Tensor token_nll, d_hidden, dw;  // dw undefined when the weight is not trained
+  Tensor hidden;
+  Weight w;
+  Tensor targets;
+  double scale;
+};
+
+struct AddArgs {
+  Tensor y, a, b;
+};
+
+struct ConvertArgs {
+  Tensor y, x;
+};
+
+struct ZeroArgs {
+  Tensor y;
+};
+
+struct AdamWArgs {
+  Tensor master, m, v, gradient;
+  AdamW settings;
+};
+
+struct SumOfSquaresArgs {
+  Tensor sum, x;
 };
 
 template <typename Args>
@@ -76,6 +148,20 @@ ImplementationList<AttentionArgs> attention_list();
 ImplementationList<SwigluArgs> swiglu_list();
 ImplementationList<EmbeddingArgs> embedding_list();
 ImplementationList<LossHeadArgs> loss_head_list();
+ImplementationList<LinearInputGradArgs> linear_input_grad_list();
+ImplementationList<LinearWeightGradArgs> linear_weight_grad_list();
+ImplementationList<BiasGradArgs> bias_grad_list();
+ImplementationList<RmsNormInputGradArgs> rms_norm_input_grad_list();
+ImplementationList<RmsNormWeightGradArgs> rms_norm_weight_grad_list();
+ImplementationList<AttentionGradArgs> attention_grad_list();
+ImplementationList<SwigluGradArgs> swiglu_grad_list();
+ImplementationList<EmbeddingWeightGradArgs> embedding_weight_grad_list();
+ImplementationList<LossHeadGradArgs> loss_head_grad_list();
+ImplementationList<AddArgs> add_list();
+ImplementationList<ConvertArgs> convert_list();
+ImplementationList<ZeroArgs> zero_list();
+ImplementationList<AdamWArgs> adamw_list();
+ImplementationList<SumOfSquaresArgs> sum_of_squares_list();
 // How many plans the cache has made since it was new, dropped ones included.
 std::int64_t plans_made(const PlanCache& plans);
 }  // namespace cpu
@@ -90,7 +176,24 @@ ImplementationList<AttentionArgs> attention_list();
 ImplementationList<SwigluArgs> swiglu_list();
 ImplementationList<EmbeddingArgs> embedding_list();
 ImplementationList<LossHeadArgs> loss_head_list();
+ImplementationList<LinearInputGradArgs> linear_input_grad_list();
+ImplementationList<LinearWeightGradArgs> linear_weight_grad_list();
+ImplementationList<BiasGradArgs> bias_grad_list();
+ImplementationList<RmsNormInputGradArgs> rms_norm_input_grad_list();
+ImplementationList<RmsNormWeightGradArgs> rms_norm_weight_grad_list();
+ImplementationList<AttentionGradArgs> attention_grad_list();
+ImplementationList<SwigluGradArgs> swiglu_grad_list();
+ImplementationList<EmbeddingWeightGradArgs> embedding_weight_grad_list();
+ImplementationList<LossHeadGradArgs> loss_head_grad_list();
+ImplementationList<AddArgs> add_list();
+ImplementationList<ConvertArgs> convert_list();
+ImplementationList<ZeroArgs> zero_list();
+ImplementationList<AdamWArgs> adamw_list();
+ImplementationList<SumOfSquaresArgs> sum_of_squares_list();
 }  // namespace ref
+
+// What a gradient without terms is: zeros when storing, and nothing to do when adding.
+void zero_when_storing(Context& ctx, const Tensor& gradient, Accumulate accumulate);
 
 // dispatch() over the cpu list and then the ref list.
 template <typename Args>

@@ -69,6 +69,13 @@ void ArgumentCheck::placed(const char* argument, const Tensor& tensor) const {
   }
 }
 
+void ArgumentCheck::floats(const char* argument, const Tensor& tensor) const {
+  placed(argument, tensor);
+  if (!is_compute_float(tensor.dtype())) {
+    fail(argument, "f64, f32, bf16 or f16", to_string(tensor));
+  }
+}
+
 void ArgumentCheck::float_matrix(const char* argument, const Tensor& tensor) const {
   placed(argument, tensor);
   if (tensor.shape().rank() != 2 || !is_compute_float(tensor.dtype())) {

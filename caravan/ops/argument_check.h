@@ -14,7 +14,9 @@ class ArgumentCheck {
   // Throws ShapeError when the context has no allocator.
   ArgumentCheck(const Context& ctx, const char* op);
 
-  // `tensor` is defined, lives on the context's device and has two axes and a compute float dtype.
+  // `tensor` is defined, lives on the context's device and has a compute float dtype, whatever its shape.
+  void floats(const char* argument, const Tensor& tensor) const;
+  // As floats(), with two axes.
   void float_matrix(const char* argument, const Tensor& tensor) const;
   // `tensor` is defined, lives on the context's device and has exactly this dtype and shape; rows may stand apart.
   void window(const char* argument, const Tensor& tensor, DType dtype, const Shape& shape) const;

@@ -20,4 +20,20 @@ void embedding(Context& ctx, const Tensor& y, const Tensor& table, const Tensor&
   dispatch_all<EmbeddingArgs>(ctx, "embedding", cpu::embedding_list(), ref::embedding_list(), {y, table, ids});
 }
 
+void embedding_weight_grad(Context& ctx, const Tensor& d_table, const Tensor& dy, const Tensor& ids) {
+  const ArgumentCheck check(ctx, "embedding_weight_grad");
+  check.float_matrix("dy", dy);
+  check.whole("dy", dy, dy.dtype(), dy.shape());
+  check.float_matrix("d_table", d_table);
+  check.whole("d_table", d_table, statistics_dtype(dy.dtype()), {d_table.rows(), dy.columns()});
+  check.whole("ids", ids, DType::kI32, {dy.rows()});
+  check.disjoint("d_table", d_table, "dy", dy);
+  check.disjoint("d_table", d_table, "ids", ids);
+  if (dy.elements() == 0) {
+    return;
+  }
+  dispatch_all<EmbeddingWeightGradArgs>(ctx, "embedding_weight_grad", cpu::embedding_weight_grad_list(),
+                                        ref::embedding_weight_grad_list(), {d_table, dy, ids});
+}
+
 }  // namespace caravan::ops

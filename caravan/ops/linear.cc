@@ -34,4 +34,48 @@ void linear(Context& ctx, const Tensor& y, const Tensor& x, const Weight& w, con
   dispatch_all<LinearArgs>(ctx, "linear", cpu::linear_list(), ref::linear_list(), {y, x, w, bias, residual});
 }
 
+void linear_input_grad(Context& ctx, const Tensor& dx, const Tensor& dy, const Weight& w, Accumulate accumulate) {
+  const ArgumentCheck check(ctx, "linear_input_grad");
+  check.float_matrix("dy", dy);
+  check.float_matrix("w", w.plain());
+  check.whole("w", w.plain(), dy.dtype(), {dy.columns(), w.plain().columns()});
+  check.window("dx", dx, dy.dtype(), {dy.rows(), w.plain().columns()});
+  check.disjoint("dx", dx, "dy", dy);
+  check.disjoint("dx", dx, "w", w.plain());
+  if (dx.elements() == 0 || dy.elements() == 0) {
+    zero_when_storing(ctx, dx, accumulate);
+    return;
+  }
+  dispatch_all<LinearInputGradArgs>(ctx, "linear_input_grad", cpu::linear_input_grad_list(),
+                                    ref::linear_input_grad_list(), {dx, dy, w, accumulate});
+}
+
+void linear_weight_grad(Context& ctx, const Tensor& dw, const Tensor& dy, const Tensor& x, Accumulate accumulate) {
+  const ArgumentCheck check(ctx, "linear_weight_grad");
+  check.float_matrix("dy", dy);
+  check.float_matrix("x", x);
+  check.window("x", x, dy.dtype(), {dy.rows(), x.columns()});
+  check.whole("dw", dw, statistics_dtype(dy.dtype()), {dy.columns(), x.columns()});
+  check.disjoint("dw", dw, "dy", dy);
+  check.disjoint("dw", dw, "x", x);
+  if (dw.elements() == 0 || dy.rows() == 0) {
+    zero_when_storing(ctx, dw, accumulate);
+    return;
+  }
+  dispatch_all<LinearWeightGradArgs>(ctx, "linear_weight_grad", cpu::linear_weight_grad_list(),
+                                     ref::linear_weight_grad_list(), {dw, dy, x, accumulate});
+}
+
+void bias_grad(Context& ctx, const Tensor& db, const Tensor& dy, Accumulate accumulate) {
+  const ArgumentCheck check(ctx, "bias_grad");
+  check.float_matrix("dy", dy);
+  check.whole("db", db, statistics_dtype(dy.dtype()), {dy.columns()});
+  check.disjoint("db", db, "dy", dy);
+  if (dy.elements() == 0) {
+    zero_when_storing(ctx, db, accumulate);
+    return;
+  }
+  dispatch_all<BiasGradArgs>(ctx, "bias_grad", cpu::bias_grad_list(), ref::bias_grad_list(), {db, dy, accumulate});
+}
+
 }  // namespace caravan::ops

@@ -21,6 +21,7 @@ void loss_head(Context& ctx, const Tensor& token_nll, const Tensor& hidden, cons
 // The same with its gradients, made in the one pass over the logits:
 //   d_hidden = scale (softmax(logit) - onehot(target)) W,   dw += scale (softmax(logit) - onehot(target))^T hidden
 // so that the loss's scale (1 over the valid targets of the whole global batch) must be known before the forward pass.
+// scale (softmax - onehot) is f32, or bf16 where bf16 is multiplied as it stands: it is a factor of both products.
 // d_hidden: [tokens, features], hidden's dtype, 0 where the target is ignored.  dw: [vocab, features], f32 (f64 when
 // hidden is f64), added to; undefined when the weight is not trained.  Otherwise as loss_head.
 void loss_head_with_grad(Context& ctx, const Tensor& token_nll, const Tensor& d_hidden, const Tensor& dw,

@@ -12,8 +12,8 @@ void swiglu(Context& ctx, const Tensor& y, const Tensor& gate_up);
 
 // The gradient of gate and up, with s = sigmoid(gate):
 //   d_gate = dy * up * s (1 + gate (1 - s)),   d_up = dy * gate * s
-// dy: [tokens, features].  gate_up, d_gate_up: [tokens, 2 * features]; d_gate_up may alias gate_up.  One dtype, one
-// rounding.  Throws ShapeError when shapes or dtypes differ.
+// dy: [tokens, features].  gate_up, d_gate_up: [tokens, 2 * features]; may be column ranges; d_gate_up may alias
+// gate_up.  One dtype, one rounding.  Throws ShapeError when shapes or dtypes differ.
 void swiglu_grad(Context& ctx, const Tensor& d_gate_up, const Tensor& dy, const Tensor& gate_up);
 
 }  // namespace caravan::ops

@@ -60,8 +60,8 @@ TEST(Initialize, KeysValuesByPartNameAndIndex) {
   x.init = y.init = fused.init;
   WeightStore apart(ctx, {y, x}, DType::kF32);
   initialize(apart, 9);
-  EXPECT_EQ(to_floats(part_rows(together.at("fused"), 0)), to_floats(apart.at("x").tensor()));
-  EXPECT_EQ(to_floats(part_rows(together.at("fused"), 1)), to_floats(apart.at("y").tensor()));
+  EXPECT_EQ(to_floats(part_rows(together.at("fused").tensor(), fused.parts[0])), to_floats(apart.at("x").tensor()));
+  EXPECT_EQ(to_floats(part_rows(together.at("fused").tensor(), fused.parts[1])), to_floats(apart.at("y").tensor()));
   const RandomStream stream(9, "y");
   EXPECT_EQ(to_floats(apart.at("y").tensor())[7], static_cast<float>(0.5 * stream.normal(7)));
   WeightStore other_seed(ctx, {y}, DType::kF32);

@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -22,15 +23,18 @@ from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+import training
 from exact import Exact, Stream, relative_error, widen
 from models import MODELS, full_config
 from ops_goldens import write_ops
 
 HERE = Path(__file__).resolve().parent
-MAX_TOTAL_BYTES = 6_000_000
+MAX_TOTAL_BYTES = 8_000_000
 MAX_F32_ERROR = 1e-5  # of float32 transformers against the stored values, over the tensor's largest magnitude
 MAX_BF16_ERROR = 1.5e-2
 MIN_EFFECT = 4e-2  # what a mistake must change at least: twice the bf16 tolerance of the tests
+MAX_CURVE_ERROR = 1e-5  # of ten float32 steps against the float64 ones, relative
+MIN_CURVE_EFFECT = 3e-4  # what a wrong optimizer must change at least: three times the tolerance of the tests
 
 
 def write_json(path, value):
@@ -113,13 +117,17 @@ def run(built, ids):
     return outputs
 
 
+def digits(value):
+    """Twelve digits: the rest is the machine's."""
+    return float(f"{value:.12g}")
+
+
 def loss_of(outputs, ids):
     losses = []
     for s, sequence in enumerate(ids):
         scores = torch.log_softmax(outputs[f"logits.{s}"].double(), dim=-1)
         losses += [-scores[t, sequence[t + 1]].item() for t in range(len(sequence) - 1)]
-    # Twelve digits: the rest is the machine's.
-    return float(f"{math.fsum(losses) / len(losses):.12g}"), len(losses)
+    return digits(math.fsum(losses) / len(losses)), len(losses)
 
 
 def worst(outputs, reference):
@@ -162,6 +170,50 @@ def check_config(model, config):
             assert getattr(config, name) == value, f"{model.name}: {name} is {getattr(config, name)}, not {value}"
 
 
+def make_training(folder, ids, loss):
+    """Writes gradients.safetensors and adamw.json; returns the part of the table about them, and what is wrong."""
+
+    def wide():
+        return widen(load(folder, torch.float32))
+
+    def narrow():
+        return load(folder, torch.float32)
+
+    reference = training.gradients(wide(), ids, Exact)
+    curve = training.steps(wide(), ids, Exact)
+    assert abs(curve[0]["loss"] - loss) <= 1e-10 * loss, f"{folder}: the batch's loss is {curve[0]['loss']}, not {loss}"
+    stored = {f"grad.{name}": gradient.float().contiguous() for name, gradient in reference.items()}
+    save_file(stored, folder / "gradients.safetensors")
+    rounded = [{name: digits(value) for name, value in step.items()} for step in curve]
+    write_json(folder / "adamw.json", {"adamw": training.ADAMW, "max_norm": training.MAX_NORM, "steps": rounded})
+
+    errors = (
+        worst(training.gradients(narrow(), ids, nullcontext), reference),
+        *training.curve_error(training.steps(narrow(), ids, nullcontext), curve),
+    )
+    moved = {
+        name: max(training.curve_error(training.steps(narrow(), ids, nullcontext, **change), curve))
+        for name, change in training.MISTAKES.items()
+    }
+    failures = [
+        f"{folder.name}: float32 {what} are {error:.1e} away"
+        for what, error, limit in zip(
+            ("gradients", "losses", "norms"), errors, (MAX_F32_ERROR, MAX_CURVE_ERROR, MAX_CURVE_ERROR)
+        )
+        if not error <= limit
+    ]
+    failures += [
+        f"{folder.name}: the mistake '{name}' changes ten steps by only {value:.1e}"
+        for name, value in moved.items()
+        if not value >= MIN_CURVE_EFFECT
+    ]
+    first, last = curve[0], curve[-1]
+    cells = [f"{first['loss']:.2f} to {last['loss']:.2f}", f"{first['grad_norm']:5.2f} to {last['grad_norm']:.2f}"]
+    cells += [f"{error:.1e}" for error in errors]
+    cells += [f"{name} {value:.0e}" for name, value in moved.items()]
+    return "  ".join(cells), failures
+
+
 def make_model(model, root):
     folder = root / model.name
     folder.mkdir(parents=True)
@@ -184,10 +236,12 @@ def make_model(model, root):
     expected = {"loss": loss, "targets": targets, "torch": version, "transformers": transformers.__version__}
     write_json(folder / "expected.json", expected)
 
+    row, failures = make_training(folder, ids, loss)
+
     size = sum(file.stat().st_size for file in folder.iterdir())
     shown = "  ".join(f"{name} {value:.2f}" for name, value in moved.items())
     print(f"{model.name:14} {size:9,}  {loss:7.4f}  {f32:.1e}  {bf16:.1e}  {shown}", flush=True)
-    failures = []
+    print(f"    training   {row}", flush=True)
     if f32 > MAX_F32_ERROR:
         failures.append(f"{model.name}: float32 is {f32:.1e} away")
     if bf16 > MAX_BF16_ERROR:
@@ -206,6 +260,7 @@ def main():
     with tempfile.TemporaryDirectory(dir=HERE) as scratch:
         new = Path(scratch)
         print("model              bytes     loss  f32      bf16     effect of a mistake in the rotary embedding")
+        print("    training   losses        norms          f32: gradients, losses, norms; effect of a wrong optimizer")
         failures = [failure for model in MODELS for failure in make_model(model, new / "models")]
         write_ops(new / "ops")
         total = sum(file.stat().st_size for file in new.rglob("*") if file.is_file())

@@ -191,12 +191,12 @@ TEST(LlamaModelOnce, RotatesInterleavedWeightsLikeHalves) {
   Fixture b(interleaved, ops::Backend::kRef, DType::kF64);
   const std::int64_t d = half.head_dim;
   for (autograd::Parameter& parameter : b.store.parameters()) {
-    for (std::size_t part = 0; part < parameter.spec.parts.size(); ++part) {
-      const std::string& name = parameter.spec.parts[part].name;
+    for (const ParamPart& part : parameter.spec.parts) {
+      const std::string& name = part.name;
       if (name.find("q_proj") == std::string::npos && name.find("k_proj") == std::string::npos) {
         continue;
       }
-      const Tensor rows = autograd::part_rows(parameter, part);
+      const Tensor rows = autograd::part_rows(parameter.tensor(), part);
       std::vector<std::byte> original(static_cast<std::size_t>(rows.bytes()));
       copy_to_host(original, rows);
       const auto row_bytes = static_cast<std::size_t>(rows.bytes() / rows.rows());

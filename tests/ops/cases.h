@@ -1,6 +1,7 @@
 // The cases of every op: one line a case, every case in every dtype unless its member says otherwise.
 //
-// Parity with the reference walks these tables; gradient checks, benchmarks and the support matrix are made to.
+// Parity with the reference walks these tables forwards and backwards, the f64 gradient check walks the small ones of
+// them; benchmarks and the support matrix are made to.
 #pragma once
 
 #include <cstdint>
@@ -31,6 +32,7 @@ inline const std::vector<LinearCase> kLinearCases = {
     {.tokens = 1, .in = 64, .out = 96},
     {.tokens = 1, .in = 2730, .out = 131, .bias = true},
     {.tokens = 3, .in = 1, .out = 1},
+    {.tokens = 5, .in = 6, .out = 7, .strided = true},
     {.tokens = 7, .in = 16, .out = 499},
     {.tokens = 33, .in = 131, .out = 64, .bias = true, .residual = Residual::kSeparate},
     {.tokens = 19, .in = 2730, .out = 67, .residual = Residual::kAliasesY},
@@ -185,6 +187,29 @@ inline const std::vector<AttentionCase> kAttentionCases = {
      .ranges = {{0, 48, 0, 48, 0}},
      .magnitude = 12},
     {.name = "own_scale", .queries = 10, .keys = 10, .heads = {2, 1, 24}, .ranges = {{0, 10, 0, 10, 0}}, .scale = 0.3},
+    {.name = "small_mha", .queries = 7, .keys = 7, .heads = {2, 2, 6}, .ranges = {{0, 7, 0, 7, 0}}, .strided = true},
+    {.name = "small_mqa", .queries = 6, .keys = 6, .heads = {3, 1, 4}, .ranges = {{0, 6, 0, 6, 0}}, .magnitude = 3},
+    {.name = "small_gqa_documents_and_padding",
+     .queries = 13,
+     .keys = 13,
+     .heads = {4, 2, 4},
+     .ranges = {{0, 1, 0, 1, 0}, {1, 6, 1, 6, 0}, {8, 12, 8, 12, 0}}},
+    {.name = "small_chunks",
+     .queries = 9,
+     .keys = 9,
+     .heads = {2, 1, 4},
+     .ranges = {{0, 4, 0, 4, 0}, {4, 8, 4, 8, 0}, {8, 9, 8, 9, 0}}},
+    {.name = "small_cached_prefix", .queries = 4, .keys = 11, .heads = {4, 2, 4}, .ranges = {{0, 4, 1, 10, 5}}},
+    {.name = "small_ranges_of_the_same_queries",
+     .queries = 6,
+     .keys = 12,
+     .heads = {2, 1, 4},
+     .ranges = {{0, 3, 5, 8, 0}, {0, 3, 0, 4, 4}, {4, 6, 8, 8, 0}, {4, 6, 8, 11, 1}, {4, 6, 1, 5, 9}}},
+    {.name = "keys_of_many_queries",
+     .queries = 150,
+     .keys = 20,
+     .heads = {4, 2, 16},
+     .ranges = {{0, 60, 0, 20, 20}, {60, 100, 5, 15, 9}, {100, 150, 0, 20, 0}}},
     {.name = "blocks_of_queries_and_keys",
      .queries = 300,
      .keys = 300,
@@ -202,6 +227,7 @@ inline const std::vector<SwigluCase> kSwigluCases = {
     {.tokens = 0, .features = 64},
     {.tokens = 1, .features = 2730},
     {.tokens = 3, .features = 1},
+    {.tokens = 4, .features = 9, .strided = true},
     {.tokens = 131, .features = 96},
     {.tokens = 17, .features = 499, .strided = true},
     {.tokens = 5, .features = 256, .scale = 120},  // exp(-gate) leaves f32
@@ -213,10 +239,9 @@ struct EmbeddingCase {
 
 // Every fifth id is padding.
 inline const std::vector<EmbeddingCase> kEmbeddingCases = {
-    {.tokens = 0, .vocab = 131, .hidden = 64},
-    {.tokens = 1, .vocab = 1, .hidden = 1},
-    {.tokens = 40, .vocab = 499, .hidden = 33},
-    {.tokens = 131, .vocab = 131, .hidden = 128},
+    {.tokens = 0, .vocab = 131, .hidden = 64},    {.tokens = 1, .vocab = 1, .hidden = 1},
+    {.tokens = 40, .vocab = 499, .hidden = 33},   {.tokens = 60, .vocab = 7, .hidden = 5},
+    {.tokens = 131, .vocab = 131, .hidden = 128}, {.tokens = 300, .vocab = 3, .hidden = 80},
 };
 
 struct LossHeadCase {
@@ -230,11 +255,38 @@ inline const std::vector<LossHeadCase> kLossHeadCases = {
     {.tokens = 0, .features = 64, .vocab = 131},
     {.tokens = 1, .features = 64, .vocab = 131, .ignored_every = 0},
     {.tokens = 6, .features = 16, .vocab = 1},
+    {.tokens = 7, .features = 5, .vocab = 11},
     {.tokens = 37, .features = 64, .vocab = 131, .strided = true},
     {.tokens = 300, .features = 32, .vocab = 499},
     {.tokens = 3, .features = 16, .vocab = 32000},
     {.tokens = 19, .features = 131, .vocab = 1003, .scale = 60},  // logits far beyond exp's range
     {.tokens = 8, .features = 24, .vocab = 67, .ignored_every = 1},
+};
+
+struct ElementwiseCase {
+  std::int64_t rows, columns;
+  bool strided = false;  // all are column ranges
+};
+
+inline const std::vector<ElementwiseCase> kElementwiseCases = {
+    {.rows = 0, .columns = 64},    {.rows = 1, .columns = 1},
+    {.rows = 1, .columns = 2730},  {.rows = 3, .columns = 17, .strided = true},
+    {.rows = 131, .columns = 499}, {.rows = 33, .columns = 96, .strided = true},
+};
+
+struct OptimizerCase {
+  std::int64_t count;
+  std::int64_t step = 1;
+  double weight_decay = 0.1;
+  double gradient_scale = 1;
+};
+
+inline const std::vector<OptimizerCase> kOptimizerCases = {
+    {.count = 0},
+    {.count = 1},
+    {.count = 31, .step = 2, .gradient_scale = 0.37},
+    {.count = 4097, .step = 10, .weight_decay = 0},
+    {.count = 70000, .step = 100000, .gradient_scale = 0.01},
 };
 
 }  // namespace caravan::ops::testing

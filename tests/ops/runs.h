@@ -82,28 +82,38 @@ inline Outcome run(const Maker& make, const RopeCase& c, RopePairing pairing, bo
 // What a run of attention takes as absolute values, for the bounds of its error.
 enum class Absolute { kNothing, kQueryAndKey, kValue };
 
-inline Outcome run(const Maker& make, const AttentionCase& c, Absolute absolute = Absolute::kNothing) {
-  std::vector<bool> dead_queries(static_cast<std::size_t>(c.queries), true);
-  std::vector<bool> dead_keys(static_cast<std::size_t>(c.keys), true);
-  for (const AttentionRange& range : c.ranges) {
-    for (std::int64_t q = range.query_begin; q < range.query_end; ++q) {
-      dead_queries[static_cast<std::size_t>(q)] = false;
+struct AttentionInputs {
+  std::vector<bool> dead_queries, dead_keys;  // rows that no range covers
+  Window query, key, value;
+  double scale;
+
+  AttentionInputs(const Maker& make, const AttentionCase& c, Absolute absolute = Absolute::kNothing)
+      : dead_queries(static_cast<std::size_t>(c.queries), true), dead_keys(static_cast<std::size_t>(c.keys), true) {
+    for (const AttentionRange& range : c.ranges) {
+      for (std::int64_t q = range.query_begin; q < range.query_end; ++q) {
+        dead_queries[static_cast<std::size_t>(q)] = false;
+      }
+      for (std::int64_t k = range.key_begin; k < range.key_end; ++k) {
+        dead_keys[static_cast<std::size_t>(k)] = false;
+      }
     }
-    for (std::int64_t k = range.key_begin; k < range.key_end; ++k) {
-      dead_keys[static_cast<std::size_t>(k)] = false;
-    }
+    const std::int64_t wide = c.heads.heads * c.heads.head_dim;
+    const std::int64_t narrow = c.heads.kv_heads * c.heads.head_dim;
+    const Maker scores{make.ctx, make.values, make.store, absolute == Absolute::kQueryAndKey};
+    const Maker values{make.ctx, make.values, make.store, absolute == Absolute::kValue};
+    query = scores.input("query", c.queries, wide, c.magnitude, c.strided, dead_queries);
+    key = scores.input("key", c.keys, narrow, c.magnitude, c.strided, dead_keys);
+    value = values.input("value", c.keys, narrow, 1, c.strided, dead_keys);
+    scale = c.scale == 0 ? 1 / std::sqrt(static_cast<double>(c.heads.head_dim)) : c.scale;
   }
-  const std::int64_t wide = c.heads.heads * c.heads.head_dim;
-  const std::int64_t narrow = c.heads.kv_heads * c.heads.head_dim;
-  const Maker scores{make.ctx, make.values, make.store, absolute == Absolute::kQueryAndKey};
-  const Maker values{make.ctx, make.values, make.store, absolute == Absolute::kValue};
-  const Window query = scores.input("query", c.queries, wide, c.magnitude, c.strided, dead_queries);
-  const Window key = scores.input("key", c.keys, narrow, c.magnitude, c.strided, dead_keys);
-  const Window value = values.input("value", c.keys, narrow, 1, c.strided, dead_keys);
-  const Window out = make.output(make.store, c.queries, wide, c.strided);
+};
+
+inline Outcome run(const Maker& make, const AttentionCase& c, Absolute absolute = Absolute::kNothing) {
+  const AttentionInputs inputs(make, c, absolute);
+  const Window out = make.output(make.store, c.queries, c.heads.heads * c.heads.head_dim, c.strided);
   const Tensor lse = c.lse ? make.output(make.statistics(), c.queries, c.heads.heads).view : Tensor{};
-  const double scale = c.scale == 0 ? 1 / std::sqrt(static_cast<double>(c.heads.head_dim)) : c.scale;
-  attention(make.ctx, out.view, lse, query.view, key.view, value.view, c.heads, c.ranges, scale);
+  attention(make.ctx, out.view, lse, inputs.query.view, inputs.key.view, inputs.value.view, c.heads, c.ranges,
+            inputs.scale);
   return {to_doubles(out.view), c.lse ? to_doubles(lse) : std::vector<double>{}, gaps_untouched(out)};
 }
 
@@ -114,30 +124,43 @@ inline Outcome run(const Maker& make, const SwigluCase& c) {
   return {to_doubles(y.view), {}, true};
 }
 
-inline Outcome run(const Maker& make, const EmbeddingCase& c) {
+inline std::vector<std::int32_t> ids_of(const EmbeddingCase& c) {
   std::vector<std::int32_t> ids;
   for (std::int64_t t = 0; t < c.tokens; ++t) {
     ids.push_back(t % 5 == 4 ? static_cast<std::int32_t>(-1 - t) : static_cast<std::int32_t>((t * 37) % c.vocab));
   }
+  return ids;
+}
+
+inline Outcome run(const Maker& make, const EmbeddingCase& c) {
   const Tensor table = make.input("table", c.vocab, c.hidden, 1).view;
   const Window y = make.output(make.store, c.tokens, c.hidden);
-  embedding(make.ctx, y.view, table, from_ints(make.ctx, ids));
+  embedding(make.ctx, y.view, table, from_ints(make.ctx, ids_of(c)));
   return {to_doubles(y.view), {}, true};
 }
 
-inline Outcome run(const Maker& make, const LossHeadCase& c) {
+struct LossHeadInputs {
   std::vector<std::int32_t> targets;
   std::vector<bool> ignored;
-  for (std::int64_t t = 0; t < c.tokens; ++t) {
-    ignored.push_back(c.ignored_every > 0 && t % c.ignored_every == c.ignored_every - 1);
-    // The first and the last id of the vocabulary are among the targets.
-    const std::int64_t target = t % 2 == 0 ? (t * 31) % c.vocab : c.vocab - 1 - (t * 17) % c.vocab;
-    targets.push_back(ignored.back() ? kIgnoredTarget : static_cast<std::int32_t>(target));
+  Window hidden;
+  Weight w;
+
+  LossHeadInputs(const Maker& make, const LossHeadCase& c) {
+    for (std::int64_t t = 0; t < c.tokens; ++t) {
+      ignored.push_back(c.ignored_every > 0 && t % c.ignored_every == c.ignored_every - 1);
+      // The first and the last id of the vocabulary are among the targets.
+      const std::int64_t target = t % 2 == 0 ? (t * 31) % c.vocab : c.vocab - 1 - (t * 17) % c.vocab;
+      targets.push_back(ignored.back() ? kIgnoredTarget : static_cast<std::int32_t>(target));
+    }
+    hidden = make.input("hidden", c.tokens, c.features, 1, c.strided, ignored);
+    w = Weight(make.input("w", c.vocab, c.features, c.scale).view);
   }
-  const Window hidden = make.input("hidden", c.tokens, c.features, 1, c.strided, ignored);
-  const Weight w(make.input("w", c.vocab, c.features, c.scale).view);
+};
+
+inline Outcome run(const Maker& make, const LossHeadCase& c) {
+  const LossHeadInputs inputs(make, c);
   const Tensor nll = make.output_vector(make.statistics(), c.tokens);
-  loss_head(make.ctx, nll, hidden.view, w, from_ints(make.ctx, targets));
+  loss_head(make.ctx, nll, inputs.hidden.view, inputs.w, from_ints(make.ctx, inputs.targets));
   return {to_doubles(nll), {}, true};
 }
 

@@ -1,11 +1,12 @@
-// Products through oneDNN: straight where it reads and writes our tensors as they stand, otherwise in blocks of tokens
-// by way of f32 (or contiguous) copies.
+// y = x W^T and dx = dy W through oneDNN: straight where it reads and writes our tensors as they stand, otherwise
+// in blocks of tokens by way of f32 (or contiguous) copies.
 #include <algorithm>
 
 #include "caravan/base/threads.h"
 #include "caravan/ops/args.h"
 #include "caravan/ops/cpu/kernel_choice.h"
 #include "caravan/ops/cpu/plan_cache.h"
+#include "caravan/ops/cpu/staging.h"
 
 namespace caravan::ops::cpu {
 namespace {
@@ -13,6 +14,23 @@ namespace {
 // Tokens of a block of the staged way: enough for the product to run near its peak, few enough that the f32 copies stay
 // small beside the activations.
 constexpr std::int64_t kStagedTokens = 256;
+
+// Both ops as one product: y = x W^T + bias + residual, or y = x W + residual.
+struct Call {
+  Tensor y, x;
+  const Weight& w;
+  Tensor bias, residual;  // undefined when absent
+  Direction direction;
+};
+
+Call call_of(const LinearArgs& args) {
+  return {args.y, args.x, args.w, args.bias, args.residual, Direction::kForward};
+}
+
+Call call_of(const LinearInputGradArgs& args) {
+  return {
+      args.dx, args.dy, args.w, {}, args.accumulate == Accumulate::kAdd ? args.dx : Tensor{}, Direction::kInputGrad};
+}
 
 // How a call is served.  Made anew for each call from shapes alone; the plans behind it are cached.
 struct LinearPlan {
@@ -28,15 +46,11 @@ struct LinearPlan {
   std::int64_t scratch_bytes = 0;
 };
 
-bool is_native(const Context& ctx, DType dtype) {
-  return dtype == DType::kF32 || (dtype == DType::kBF16 && ctx.isa >= Isa::kAvx512Bf16);
-}
-
 bool rows_touch(const Tensor& tensor) {
   return tensor.contiguous();
 }
 
-ProductSpec straight_spec(const LinearArgs& args) {
+ProductSpec straight_spec(const Call& args) {
   ProductSpec spec{.tokens = args.x.rows(),
                    .x_dtype = args.x.dtype(),
                    .x_stride = args.x.rows() == 1 ? args.x.columns() : args.x.row_stride(),
@@ -52,7 +66,7 @@ ProductSpec straight_spec(const LinearArgs& args) {
 
 // Blocked weights go with contiguous rows only; oneDNN 2.6 would fall to plain loops.  A residual is read through y's
 // own strides.
-void choose_stages(LinearPlan& plan, const LinearArgs& args) {
+void choose_stages(LinearPlan& plan, const Call& args) {
   const bool widen = plan.dtype != args.x.dtype();
   const bool odd_residual =
       args.residual.defined() && args.y.rows() > 1 && args.residual.row_stride() != args.y.row_stride();
@@ -61,7 +75,7 @@ void choose_stages(LinearPlan& plan, const LinearArgs& args) {
                  (widen && (args.y.dtype() != DType::kF32 || args.bias.defined() || args.residual.defined()));
 }
 
-void plan_staged(Context& ctx, LinearPlan& plan, const LinearArgs& args) {
+void plan_staged(Context& ctx, LinearPlan& plan, const Call& args) {
   const std::int64_t in = args.x.columns();
   const std::int64_t out = args.y.columns();
   plan.block = std::min(kStagedTokens, args.x.rows());
@@ -84,14 +98,14 @@ void plan_staged(Context& ctx, LinearPlan& plan, const LinearArgs& args) {
   plan.y_bytes = plan.stage_y ? plan.block * out * size_of(DType::kF32) : 0;
 }
 
-LinearPlan plan_of(Context& ctx, const LinearArgs& args) {
+LinearPlan plan_of(Context& ctx, const Call& args) {
   PlanCache& plans = plans_of(ctx);
   LinearPlan plan;
-  plan.dtype = is_native(ctx, args.x.dtype()) ? args.x.dtype() : DType::kF32;
+  plan.dtype = product_dtype(ctx, args.x.dtype());
   with_onednn(ctx, "linear", [&] {
     const std::int64_t in = args.x.columns();
     const std::int64_t out = args.y.columns();
-    plan.layout = &plans.layout(plan.dtype, in, out);
+    plan.layout = &plans.layout(plan.dtype, in, out, args.direction);
     for (;;) {
       choose_stages(plan, args);
       if (plan.stage_x || plan.stage_y) {
@@ -103,23 +117,13 @@ LinearPlan plan_of(Context& ctx, const LinearArgs& args) {
       if (!plan.layout->blocked || !plan.product->slow()) {
         break;
       }
-      plan.layout = &plans.plain_layout(plan.dtype, in, out);
+      plan.layout = &plans.plain_layout(plan.dtype, in, out, args.direction);
     }
     plan.scratch_bytes = std::max(plan.product->scratch_bytes(), plan.last == nullptr ? 0 : plan.last->scratch_bytes());
   });
-  const auto aligned = [](std::int64_t bytes) { return (bytes + 63) / 64 * 64; };
   plan.x_bytes = aligned(plan.x_bytes);
   plan.y_bytes = aligned(plan.y_bytes);
   return plan;
-}
-
-void prepare(Context& ctx, const LinearArgs& args) {
-  prepare_weight(ctx, args.w, *plan_of(ctx, args).layout);
-}
-
-std::int64_t workspace(Context& ctx, const LinearArgs& args) {
-  const LinearPlan plan = plan_of(ctx, args);
-  return plan.x_bytes + plan.y_bytes + plan.scratch_bytes;
 }
 
 Tensor rows_or_none(const Tensor& tensor, std::int64_t begin, std::int64_t end) {
@@ -130,23 +134,7 @@ std::byte* address_or_null(const Tensor& tensor) {
   return tensor.defined() ? tensor.address() : nullptr;
 }
 
-// The f32 copy (or, of bf16 that oneDNN takes, the contiguous one) of rows of x.
-void stage_x(Context& ctx, DType dtype, const Tensor& x, std::byte* staged) {
-  const std::int64_t columns = x.columns();
-  parallel_for(ctx.threads, x.rows(), grain_of(columns), [&](std::int64_t begin, std::int64_t end) {
-    if (dtype == DType::kF32) {
-      kernels_for(ctx.isa).widen({element_of(x.dtype()), {staged, columns}, rows_of(x), columns}, begin, end);
-      return;
-    }
-    const std::int64_t size = size_of(dtype);
-    for (std::int64_t row = begin; row < end; ++row) {
-      const std::byte* from = x.address() + row * x.row_stride() * size;
-      std::copy(from, from + columns * size, staged + row * columns * size);
-    }
-  });
-}
-
-void finish_y(Context& ctx, const LinearArgs& args, const Tensor& y, const Tensor& residual, std::byte* product) {
+void finish_y(Context& ctx, const Call& args, const Tensor& y, const Tensor& residual, std::byte* product) {
   const std::int64_t columns = y.columns();
   const EpilogueRows rows{.element = element_of(y.dtype()),
                           .bias_element = element_of(args.x.dtype()),
@@ -159,7 +147,7 @@ void finish_y(Context& ctx, const LinearArgs& args, const Tensor& y, const Tenso
                [&](std::int64_t begin, std::int64_t end) { kernels_for(ctx.isa).epilogue(rows, begin, end); });
 }
 
-void run(Context& ctx, const LinearArgs& args, std::byte* workspace) {
+void run_call(Context& ctx, const Call& args, std::byte* workspace) {
   const LinearPlan plan = plan_of(ctx, args);
   const std::byte* weight = prepare_weight(ctx, args.w, *plan.layout);
   std::byte* const x_block = workspace;
@@ -171,7 +159,7 @@ void run(Context& ctx, const LinearArgs& args, std::byte* workspace) {
     const Tensor y = args.y.row_range(begin, end);
     const Tensor residual = rows_or_none(args.residual, begin, end);
     if (plan.stage_x) {
-      stage_x(ctx, plan.dtype, x, x_block);
+      stage_rows(ctx, plan.dtype, x, x_block);
     }
     const ProductCall call{.y = plan.stage_y ? y_block : y.address(),
                            .x = plan.stage_x ? x_block : x.address(),
@@ -189,27 +177,49 @@ void run(Context& ctx, const LinearArgs& args, std::byte* workspace) {
   }
 }
 
-const char* refuse_native(const Context& ctx, const LinearArgs& args) {
-  if (args.x.dtype() == DType::kF64) {
-    return kNoF64;
-  }
-  return is_native(ctx, args.x.dtype()) ? nullptr : "products of this dtype need a higher level";
+template <typename Args>
+void prepare(Context& ctx, const Args& args) {
+  const Call call = call_of(args);
+  prepare_weight(ctx, call.w, *plan_of(ctx, call).layout);
 }
 
-const char* refuse_widened(const Context&, const LinearArgs& args) {
-  if (args.x.dtype() == DType::kF64) {
-    return kNoF64;
-  }
-  return args.x.dtype() == DType::kF32 ? "f32 needs no widening" : nullptr;
+template <typename Args>
+std::int64_t workspace(Context& ctx, const Args& args) {
+  const LinearPlan plan = plan_of(ctx, call_of(args));
+  return plan.x_bytes + plan.y_bytes + plan.scratch_bytes;
+}
+
+template <typename Args>
+void run(Context& ctx, const Args& args, std::byte* workspace) {
+  run_call(ctx, call_of(args), workspace);
+}
+
+template <typename Args>
+const char* refuse_native(const Context& ctx, const Args& args) {
+  return refuse_native_dtype(ctx, call_of(args).x.dtype());
+}
+
+template <typename Args>
+const char* refuse_widened(const Context&, const Args& args) {
+  return refuse_widened_dtype(call_of(args).x.dtype());
+}
+
+template <typename Args>
+ImplementationList<Args> list_of() {
+  static const std::array<Implementation<Args>, 2> kList = {
+      {{"onednn", Backend::kCpu, Isa::kAvx2, refuse_native<Args>, workspace<Args>, run<Args>, prepare<Args>},
+       {"onednn-upcast", Backend::kCpu, Isa::kAvx2, refuse_widened<Args>, workspace<Args>, run<Args>, prepare<Args>}}};
+  return kList;
 }
 
 }  // namespace
 
 ImplementationList<LinearArgs> linear_list() {
-  static const std::array<Implementation<LinearArgs>, 2> kList = {
-      {{"onednn", Backend::kCpu, Isa::kAvx2, refuse_native, workspace, run, prepare},
-       {"onednn-upcast", Backend::kCpu, Isa::kAvx2, refuse_widened, workspace, run, prepare}}};
-  return kList;
+  return list_of<LinearArgs>();
+}
+
+ImplementationList<LinearInputGradArgs> linear_input_grad_list() {
+  return list_of<LinearInputGradArgs>();
 }
 
 }  // namespace caravan::ops::cpu

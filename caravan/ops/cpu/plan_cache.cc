@@ -2,9 +2,8 @@
 
 #include <algorithm>
 
-#include "caravan/base/threads.h"
 #include "caravan/ops/args.h"
-#include "caravan/ops/cpu/kernel_choice.h"
+#include "caravan/ops/cpu/staging.h"
 
 namespace caravan::ops {
 
@@ -16,31 +15,38 @@ struct PlanCache::Pack {
 
 PlanCache::PlanCache() : engine_(cpu::make_engine()), stream_(engine_) {}
 
-const cpu::WeightLayout& PlanCache::layout_of(bool plain, DType dtype, std::int64_t in, std::int64_t out) {
-  const LayoutKey key = {plain ? 1 : 0, static_cast<std::int64_t>(dtype), in, out};
+const cpu::WeightLayout& PlanCache::layout_of(bool plain, DType dtype, std::int64_t in, std::int64_t out,
+                                              cpu::Direction direction) {
+  const LayoutKey key = {plain ? 1 : 0, static_cast<std::int64_t>(dtype), in, out,
+                         static_cast<std::int64_t>(direction)};
   const auto found = layouts_.find(key);
   if (found != layouts_.end()) {
     return found->second;
   }
   ++made_;
   return layouts_
-      .emplace(key, plain ? cpu::plain_weight_layout(dtype, in, out) : cpu::make_weight_layout(engine_, dtype, in, out))
+      .emplace(key, plain ? cpu::plain_weight_layout(dtype, in, out, direction)
+                          : cpu::make_weight_layout(engine_, dtype, in, out, direction))
       .first->second;
 }
 
-const cpu::WeightLayout& PlanCache::layout(DType dtype, std::int64_t in, std::int64_t out) {
-  return layout_of(false, dtype, in, out);
+const cpu::WeightLayout& PlanCache::layout(DType dtype, std::int64_t in, std::int64_t out, cpu::Direction direction) {
+  return layout_of(false, dtype, in, out, direction);
 }
 
-const cpu::WeightLayout& PlanCache::plain_layout(DType dtype, std::int64_t in, std::int64_t out) {
-  return layout_of(true, dtype, in, out);
+const cpu::WeightLayout& PlanCache::plain_layout(DType dtype, std::int64_t in, std::int64_t out,
+                                                 cpu::Direction direction) {
+  return layout_of(true, dtype, in, out, direction);
 }
 
 cpu::Product& PlanCache::product(int threads, const cpu::ProductSpec& spec, const cpu::WeightLayout& layout) {
+  // Directions whose layouts are stored alike may share a product: the strides tell.
+  const dnnl_blocking_desc_t& blocking = layout.desc.data.format_desc.blocking;
   const ProductKey key = {threads,
                           spec.tokens,
                           static_cast<std::int64_t>(spec.x_dtype),
                           spec.x_stride,
+                          spec.x_turned ? 1 : 0,
                           static_cast<std::int64_t>(spec.y_dtype),
                           spec.y_stride,
                           spec.rows,
@@ -49,7 +55,9 @@ cpu::Product& PlanCache::product(int threads, const cpu::ProductSpec& spec, cons
                           static_cast<std::int64_t>(layout.dtype),
                           layout.in,
                           layout.out,
-                          layout.blocked ? 1 : 0};
+                          layout.blocked ? 1 : 0,
+                          blocking.strides[0],
+                          blocking.strides[1]};
   std::unique_ptr<cpu::Product>& product = products_[key];
   if (product == nullptr) {
     product = std::make_unique<cpu::Product>(engine_, spec, layout);
@@ -59,12 +67,16 @@ cpu::Product& PlanCache::product(int threads, const cpu::ProductSpec& spec, cons
 }
 
 PlanCache::Pack& PlanCache::pack_of(int threads, const cpu::WeightLayout& layout, std::int64_t count) {
-  const PackKey key = {threads, static_cast<std::int64_t>(layout.dtype), layout.in, layout.out, layout.blocked ? 1 : 0,
+  const PackKey key = {threads,    static_cast<std::int64_t>(layout.dtype),     layout.in,
+                       layout.out, static_cast<std::int64_t>(layout.direction), layout.blocked ? 1 : 0,
                        count};
   std::shared_ptr<Pack>& pack = packs_[key];
   if (pack == nullptr) {
     auto made = std::make_shared<Pack>();
-    const dnnl::memory::desc plain = cpu::plain_weight_layout(layout.dtype, layout.in, count).desc;
+    const dnnl::memory::desc plain =
+        layout.direction == cpu::Direction::kForward
+            ? cpu::plain_weight_layout(layout.dtype, layout.in, count).desc
+            : cpu::plain_weight_layout(layout.dtype, count, layout.out, layout.direction).desc;
     const dnnl::memory::desc rows = cpu::weight_rows_desc(layout, count);
     dnnl::primitive_attr attributes;
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
@@ -110,23 +122,13 @@ Tensor scratch_of(Context& ctx, std::int64_t bytes) {
   return bytes > 0 ? ctx.allocate(DType::kU8, {bytes}, Segment::kWorkspace) : Tensor();
 }
 
-void widen_rows(Context& ctx, const Tensor& plain, std::int64_t first, std::int64_t count, std::byte* y) {
-  const std::int64_t columns = plain.columns();
-  const WidenRows rows{.element = element_of(plain.dtype()),
-                       .y = {y, columns},
-                       .x = rows_of(plain.row_range(first, first + count)),
-                       .columns = columns};
-  parallel_for(ctx.threads, count, grain_of(columns),
-               [&](std::int64_t begin, std::int64_t end) { kernels_for(ctx.isa).widen(rows, begin, end); });
-}
-
 // Same dtype: one reorder.  The rows are those of a contiguous tensor.
 void pack_whole(Context& ctx, const Tensor& plain, const WeightLayout& layout, const Tensor& packed) {
   PlanCache& plans = plans_of(ctx);
   with_onednn(ctx, "packing a weight", [&] {
-    const Tensor scratch = scratch_of(ctx, plans.pack_scratch_bytes(ctx.threads, layout, layout.out));
+    const Tensor scratch = scratch_of(ctx, plans.pack_scratch_bytes(ctx.threads, layout, layout.plain_rows()));
     if (!ctx.dry_run()) {
-      plans.pack(ctx.threads, layout, layout.out, plain.address(), packed.address(), address_or_null(scratch));
+      plans.pack(ctx.threads, layout, layout.plain_rows(), plain.address(), packed.address(), address_or_null(scratch));
     }
   });
 }
@@ -135,16 +137,18 @@ void pack_whole(Context& ctx, const Tensor& plain, const WeightLayout& layout, c
 void pack_widened(Context& ctx, const Tensor& plain, const WeightLayout& layout, const Tensor& packed) {
   if (!layout.blocked) {
     if (!ctx.dry_run()) {
-      widen_rows(ctx, plain, 0, layout.out, packed.address());
+      stage_rows(ctx, DType::kF32, plain, packed.address());
     }
     return;
   }
   PlanCache& plans = plans_of(ctx);
-  const Tensor piece = ctx.allocate(DType::kF32, {std::min(kWidenedRows, layout.out), layout.in}, Segment::kWorkspace);
-  for (std::int64_t first = 0; first < layout.out; first += kWidenedRows) {
-    const std::int64_t count = std::min(kWidenedRows, layout.out - first);
+  const std::int64_t rows = layout.plain_rows();
+  const Tensor piece =
+      ctx.allocate(DType::kF32, {std::min(kWidenedRows, rows), layout.plain_columns()}, Segment::kWorkspace);
+  for (std::int64_t first = 0; first < rows; first += kWidenedRows) {
+    const std::int64_t count = std::min(kWidenedRows, rows - first);
     if (!ctx.dry_run()) {
-      widen_rows(ctx, plain, first, count, piece.address());
+      stage_rows(ctx, DType::kF32, plain.row_range(first, first + count), piece.address());
     }
     with_onednn(ctx, "packing a weight", [&] {
       const Tensor scratch = scratch_of(ctx, plans.pack_scratch_bytes(ctx.threads, layout, count));

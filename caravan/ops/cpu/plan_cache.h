@@ -18,8 +18,10 @@ class PlanCache {
   std::int64_t made() const { return made_; }
 
   // The blocked layout that suits products with this weight, or the plain one.
-  const cpu::WeightLayout& layout(DType dtype, std::int64_t in, std::int64_t out);
-  const cpu::WeightLayout& plain_layout(DType dtype, std::int64_t in, std::int64_t out);
+  const cpu::WeightLayout& layout(DType dtype, std::int64_t in, std::int64_t out,
+                                  cpu::Direction direction = cpu::Direction::kForward);
+  const cpu::WeightLayout& plain_layout(DType dtype, std::int64_t in, std::int64_t out,
+                                        cpu::Direction direction = cpu::Direction::kForward);
 
   // Call inside with_onednn(): a product is planned for the thread count of the moment, which is part of its key.
   cpu::Product& product(int threads, const cpu::ProductSpec& spec, const cpu::WeightLayout& layout);
@@ -32,12 +34,13 @@ class PlanCache {
   dnnl::stream& stream() { return stream_; }
 
  private:
-  using LayoutKey = std::array<std::int64_t, 4>;
-  using ProductKey = std::array<std::int64_t, 13>;
-  using PackKey = std::array<std::int64_t, 6>;
+  using LayoutKey = std::array<std::int64_t, 5>;
+  using ProductKey = std::array<std::int64_t, 16>;
+  using PackKey = std::array<std::int64_t, 7>;
   struct Pack;
 
-  const cpu::WeightLayout& layout_of(bool plain, DType dtype, std::int64_t in, std::int64_t out);
+  const cpu::WeightLayout& layout_of(bool plain, DType dtype, std::int64_t in, std::int64_t out,
+                                     cpu::Direction direction);
   Pack& pack_of(int threads, const cpu::WeightLayout& layout, std::int64_t count);
 
   dnnl::engine engine_;

@@ -15,19 +15,24 @@ dnnl::primitive_attr user_scratchpad() {
   return attributes;
 }
 
-// oneDNN sees the transposed weight: its axis 1 is our rows.
-std::int64_t rows_per_block(const dnnl_blocking_desc_t& blocking) {
+// oneDNN sees [in, out]: which axis the plain form's rows are.
+int row_axis(Direction direction) {
+  return direction == Direction::kForward ? 1 : 0;
+}
+
+std::int64_t rows_per_block(const dnnl_blocking_desc_t& blocking, Direction direction) {
   std::int64_t block = 1;
   for (int i = 0; i < blocking.inner_nblks; ++i) {
-    block *= blocking.inner_idxs[i] == 1 ? blocking.inner_blks[i] : 1;
+    block *= blocking.inner_idxs[i] == row_axis(direction) ? blocking.inner_blks[i] : 1;
   }
   return block;
 }
 
 // "onednn f32 16a64b 1024,49152"
-std::string name_of(const dnnl::memory::desc& desc, DType dtype) {
+std::string name_of(const dnnl::memory::desc& desc, DType dtype, Direction direction) {
   const dnnl_blocking_desc_t& blocking = desc.data.format_desc.blocking;
-  std::string name = std::string("onednn ") + to_string(dtype) + " ";
+  std::string name =
+      std::string(direction == Direction::kForward ? "onednn " : "onednn input_grad ") + to_string(dtype) + " ";
   for (int i = 0; i < blocking.inner_nblks; ++i) {
     name += std::to_string(blocking.inner_blks[i]) + static_cast<char>('a' + blocking.inner_idxs[i]);
   }
@@ -36,43 +41,52 @@ std::string name_of(const dnnl::memory::desc& desc, DType dtype) {
 
 }  // namespace
 
-WeightLayout plain_weight_layout(DType dtype, std::int64_t in, std::int64_t out) {
+WeightLayout plain_weight_layout(DType dtype, std::int64_t in, std::int64_t out, Direction direction,
+                                 std::int64_t stride) {
   WeightLayout layout;
   layout.dtype = dtype;
   layout.in = in;
   layout.out = out;
-  layout.desc = {dnnl::memory::dims{in, out}, onednn_type(dtype), dnnl::memory::dims{1, in}};
-  layout.name = name_of(layout.desc, dtype);
+  layout.direction = direction;
+  const std::int64_t pitch = stride == 0 ? layout.plain_columns() : stride;
+  const bool forward = direction == Direction::kForward;
+  layout.desc = {dnnl::memory::dims{in, out}, onednn_type(dtype),
+                 forward ? dnnl::memory::dims{1, pitch} : dnnl::memory::dims{pitch, 1}};
+  layout.name = name_of(layout.desc, dtype, direction);
   return layout;
 }
 
-WeightLayout make_weight_layout(const dnnl::engine& engine, DType dtype, std::int64_t in, std::int64_t out) {
+WeightLayout make_weight_layout(const dnnl::engine& engine, DType dtype, std::int64_t in, std::int64_t out,
+                                Direction direction) {
   const dnnl::memory::desc any({in, out}, onednn_type(dtype), dnnl::memory::format_tag::any);
   const dnnl::matmul::primitive_desc reference(
       {matrix_desc(dtype, kReferenceTokens, in, in), any, matrix_desc(DType::kF32, kReferenceTokens, out, out)},
       user_scratchpad(), engine);
-  WeightLayout layout = plain_weight_layout(dtype, in, out);
+  WeightLayout layout = plain_weight_layout(dtype, in, out, direction);
   const dnnl::memory::desc wanted = reference.weights_desc();
   const dnnl_blocking_desc_t& blocking = wanted.data.format_desc.blocking;
   // Where oneDNN wants no blocks it wants the transposed matrix, which measured no faster than the plain one.
-  if (blocking.inner_nblks > 0 && kWeightBlock % rows_per_block(blocking) == 0) {
+  if (blocking.inner_nblks > 0 && kWeightBlock % rows_per_block(blocking, direction) == 0) {
     layout.blocked = true;
     layout.desc = wanted;
-    layout.name = name_of(wanted, dtype);
+    layout.name = name_of(wanted, dtype, direction);
   }
   return layout;
 }
 
 dnnl::memory::desc weight_rows_desc(const WeightLayout& layout, std::int64_t count) {
-  if (count == layout.out) {
+  if (count == layout.plain_rows()) {
     return layout.desc;
   }
+  const bool forward = layout.direction == Direction::kForward;
   if (!layout.blocked) {
-    return plain_weight_layout(layout.dtype, layout.in, count).desc;
+    return forward ? plain_weight_layout(layout.dtype, layout.in, count).desc
+                   : plain_weight_layout(layout.dtype, count, layout.out, layout.direction).desc;
   }
   // A piece that is not whole blocks can only be the last one.
-  const std::int64_t first = count % kWeightBlock == 0 ? 0 : layout.out - count;
-  dnnl::memory::desc rows = layout.desc.submemory_desc({layout.in, count}, {0, first});
+  const std::int64_t first = count % kWeightBlock == 0 ? 0 : layout.plain_rows() - count;
+  dnnl::memory::desc rows = forward ? layout.desc.submemory_desc({layout.in, count}, {0, first})
+                                    : layout.desc.submemory_desc({count, layout.out}, {first, 0});
   // The offset is the caller's to add: few implementations take a descriptor that has one.
   rows.data.offset0 = 0;
   return rows;
@@ -81,15 +95,18 @@ dnnl::memory::desc weight_rows_desc(const WeightLayout& layout, std::int64_t cou
 std::int64_t weight_rows_offset(const WeightLayout& layout, std::int64_t first) {
   const std::int64_t size = size_of(layout.dtype);
   if (!layout.blocked) {
-    return first * layout.in * size;
+    return first * layout.plain_columns() * size;
   }
   const dnnl_blocking_desc_t& blocking = layout.desc.data.format_desc.blocking;
-  return first / rows_per_block(blocking) * blocking.strides[1] * size;
+  return first / rows_per_block(blocking, layout.direction) * blocking.strides[row_axis(layout.direction)] * size;
 }
 
 Product::Product(const dnnl::engine& engine, const ProductSpec& spec, const WeightLayout& layout) {
-  const dnnl::memory::desc weight = weight_rows_desc(layout, spec.rows);
-  const dnnl::memory::desc x = matrix_desc(spec.x_dtype, spec.tokens, layout.in, spec.x_stride);
+  const dnnl::memory::desc weight =
+      layout.direction == Direction::kForward ? weight_rows_desc(layout, spec.rows) : layout.desc;
+  const dnnl::memory::desc x(
+      {spec.tokens, layout.in}, onednn_type(spec.x_dtype),
+      spec.x_turned ? dnnl::memory::dims{1, spec.x_stride} : dnnl::memory::dims{spec.x_stride, 1});
   const dnnl::memory::desc y = matrix_desc(spec.y_dtype, spec.tokens, spec.rows, spec.y_stride);
   const dnnl::memory::desc bias = matrix_desc(spec.x_dtype, 1, spec.rows, spec.rows);
   dnnl::primitive_attr attributes = user_scratchpad();

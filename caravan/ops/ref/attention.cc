@@ -7,28 +7,11 @@
 
 #include "caravan/base/threads.h"
 #include "caravan/ops/args.h"
+#include "caravan/ops/ref/attention_ranges.h"
 #include "caravan/ops/ref/element.h"
 
 namespace caravan::ops::ref {
 namespace {
-
-// The ranges [first, last) of the list that have the same query rows.
-struct Group {
-  std::size_t first;
-  std::size_t last;
-};
-
-std::vector<Group> groups(const std::vector<AttentionRange>& ranges) {
-  std::vector<Group> result;
-  for (std::size_t i = 0; i < ranges.size(); ++i) {
-    if (i == 0 || ranges[i].query_begin != ranges[i - 1].query_begin ||
-        ranges[i].query_end != ranges[i - 1].query_end) {
-      result.push_back({i, i});
-    }
-    result.back().last = i + 1;
-  }
-  return result;
-}
 
 // The most keys that any query sees: the scores one head needs room for.
 std::int64_t most_keys(const std::vector<AttentionRange>& ranges) {
@@ -43,20 +26,6 @@ std::int64_t most_keys(const std::vector<AttentionRange>& ranges) {
   return most;
 }
 
-// Calls body(k) for every key row that query row q sees, range by range.
-template <typename Body>
-void for_visible_keys(const AttentionArgs& args, const Group& group, std::int64_t q, const Body& body) {
-  for (std::size_t i = group.first; i < group.last; ++i) {
-    const AttentionRange& range = (*args.ranges)[i];
-    for (std::int64_t k = range.key_begin; k < range.key_end; ++k) {
-      // As AttentionRange says, turned round: a diagonal that masks nothing may be near 2^63.
-      if ((k - range.key_begin) - (q - range.query_begin) <= range.diagonal) {
-        body(k);
-      }
-    }
-  }
-}
-
 // One query row of one head.  S: the dtype of lse.  scores: room for every visible key.
 template <typename T, typename S>
 void attend(const AttentionArgs& args, const Group& group, std::int64_t q, std::int64_t h, double* scores) {
@@ -69,7 +38,7 @@ void attend(const AttentionArgs& args, const Group& group, std::int64_t q, std::
 
   double maximum = -std::numeric_limits<double>::infinity();
   std::int64_t keys = 0;
-  for_visible_keys(args, group, q, [&](std::int64_t k) {
+  for_visible_keys(*args.ranges, group, q, [&](std::int64_t k) {
     double dot = 0;
     for (std::int64_t d = 0; d < dim; ++d) {
       dot += load(query[d]) * load(key[k][kv_head * dim + d]);
@@ -89,7 +58,8 @@ void attend(const AttentionArgs& args, const Group& group, std::int64_t q, std::
   for (std::int64_t d = 0; d < dim; ++d) {
     double sum = 0;
     std::int64_t i = 0;
-    for_visible_keys(args, group, q, [&](std::int64_t k) { sum += scores[i++] * load(value[k][kv_head * dim + d]); });
+    for_visible_keys(*args.ranges, group, q,
+                     [&](std::int64_t k) { sum += scores[i++] * load(value[k][kv_head * dim + d]); });
     out[d] = round_to<T>(sum / denominator);
   }
   if (args.lse.defined()) {
@@ -129,13 +99,7 @@ std::int64_t workspace(Context&, const AttentionArgs& args) {
 
 void run(Context& ctx, const AttentionArgs& args, std::byte* scratch) {
   auto* scores = reinterpret_cast<double*>(scratch);
-  with_float_type(args.query.dtype(), [&]<typename T>() {
-    if (args.query.dtype() == DType::kF64) {
-      run_typed<T, double>(ctx, args, scores);
-    } else {
-      run_typed<T, float>(ctx, args, scores);
-    }
-  });
+  with_float_types(args.query.dtype(), [&]<typename T, typename S>() { run_typed<T, S>(ctx, args, scores); });
 }
 
 constexpr Implementation<AttentionArgs> kList[] = {{"ref", Backend::kRef, Isa::kBaseline, nullptr, workspace, run}};

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "caravan/base/error.h"
+#include "caravan/ops/context.h"
 #include "caravan/tensor/tensor.h"
 
 namespace caravan::ops::ref {
@@ -33,6 +34,12 @@ inline BFloat16 round_to<BFloat16>(double value) {
 template <>
 inline Float16 round_to<Float16>(double value) {
   return round_to_f16(value);
+}
+
+// `value` as the element's new value, or added to the one it has; one rounding either way.
+template <typename T>
+void store(T& element, double value, Accumulate accumulate) {
+  element = round_to<T>(accumulate == Accumulate::kAdd ? load(element) + value : value);
 }
 
 // The rows of a tensor: rows[i] points at the first element of row i.
@@ -69,6 +76,16 @@ void with_float_type(DType dtype, const Body& body) {
     default:
       throw ShapeError("the reference computes in f64, f32, bf16 and f16 only");
   }
+}
+
+// Calls body.operator()<T, S>() with the types of a compute float dtype and of the statistics and weight gradients that
+// go with it: f64 for f64, else f32.
+template <typename Body>
+void with_float_types(DType dtype, const Body& body) {
+  if (dtype == DType::kF64) {
+    return body.template operator()<double, double>();
+  }
+  with_float_type(dtype, [&]<typename T>() { body.template operator()<T, float>(); });
 }
 
 }  // namespace caravan::ops::ref

@@ -30,10 +30,88 @@ struct RmsNormRows {
   bool round_before_weight;  // NormRounding::kHuggingFace
 };
 
+// The gradient of x.  rstd as rms_norm left it.
+struct RmsNormGradRows {
+  Element element;
+  Rows dx, dy, x;
+  const float* rstd;
+  const void* w;  // [features]
+  std::int64_t features;
+  bool add;  // to dx
+};
+
+// Sums over the rows of a matrix, of all columns that a call is given.
+struct ColumnSums {
+  Element element;
+  Rows dy;
+  std::int64_t rows;
+  float* sums;
+  bool add;  // to sums
+};
+
+// Sums over the rows of dy * x * rstd.
+struct RmsNormColumnSums {
+  ColumnSums sums;
+  Rows x;
+  const float* rstd;
+  bool round_before_weight;  // x * rstd, as the forward did
+};
+
 struct SwigluRows {
   Element element;
   Rows y, gate_up;
   std::int64_t features;
+};
+
+struct SwigluGradRows {
+  Element element;
+  Rows d_gate_up, dy, gate_up;
+  std::int64_t features;
+};
+
+struct AddRows {
+  Element element;
+  Rows y, a, b;
+  std::int64_t columns;
+};
+
+struct ConvertRows {
+  Element to, from;
+  Rows y, x;
+  std::int64_t columns;
+};
+
+// table[ids[row]] += dy[row] for all rows in order, of the columns that a call is given.
+struct EmbeddingGradColumns {
+  Element element;  // of dy
+  Rows table;       // f32
+  Rows dy;
+  const std::int32_t* ids;  // negative: skipped
+  std::int64_t rows;
+};
+
+struct AdamWElements {
+  float* master;
+  float* m;
+  float* v;
+  const float* gradient;
+  float gradient_scale;
+  float kept;            // 1 - lr decay
+  float one_less_beta1;  // 1 - beta1
+  float beta2;
+  float one_less_beta2;   // 1 - beta2
+  float root_correction;  // sqrt(1 - beta2^step)
+  float eps;
+  float step_size;  // lr / (1 - beta1^step)
+};
+
+// sums[b] = sum of x^2 over the elements [b * block, (b + 1) * block), in f64.
+struct SquareBlocks {
+  Element element;
+  const void* x;
+  std::int64_t count;
+  std::int64_t block;
+  double* sums;
 };
 
 struct RopeRows {
@@ -92,6 +170,14 @@ struct LossBlock {
   LossRowState* states;         // [rows]
 };
 
+// gradient = round(scale (softmax - onehot)) of the same block, once the states are those of whole rows.
+struct LossGradBlock {
+  LossBlock block;
+  Element element;  // of gradient
+  Rows gradient;
+  float scale;
+};
+
 // layout's AttentionRange, without the library around it.
 struct KeyRange {
   std::int64_t query_begin, query_end, key_begin, key_end, diagonal;
@@ -128,6 +214,49 @@ struct AttentionMerge {
   std::int64_t kv_head;
 };
 
+struct AttentionGradShape {
+  Element element;
+  Rows d_query, d_key, d_value, d_out, query, key, value, out;
+  const float* lse;  // [queries, heads]
+  std::int64_t heads, kv_heads, head_dim;
+  float scale;
+};
+
+struct AttentionGradRange {
+  KeyRange range;
+  std::int64_t row;  // of the task's sums, where range.query_begin stands
+  bool repeated;     // an earlier range has the same queries
+};
+
+// Keys [begin, end), at most kAttentionGradKeys.
+struct KeyBlock {
+  std::int64_t begin, end;
+};
+inline constexpr std::int64_t kAttentionGradKeys = 64;
+
+// A piece of attention's backward: one key head and the blocks [first_block, blocks) in steps of `step`, which together
+// meet all of `count` ranges.  d_key and d_value of those blocks are written; what they add to d_query is left in
+// `sums`: [rows][group][head_dim rounded up to 16], f32, without the scale.
+struct AttentionGradTask {
+  const AttentionGradRange* ranges;
+  std::int64_t count;
+  std::int64_t rows;  // of all ranges that are not repeated
+  std::int64_t kv_head;
+  const KeyBlock* blocks;
+  std::int64_t first_block, block_count, step;
+  float* sums;
+};
+
+// Adds up the sums of a key head's `pieces` tasks, which stand one after the other, in that order, and writes d_query.
+struct AttentionGradMerge {
+  const AttentionGradRange* ranges;
+  std::int64_t count;
+  std::int64_t rows;
+  std::int64_t kv_head;
+  const float* sums;
+  std::int64_t pieces;
+};
+
 struct Kernels {
   const char* name;
   void (*rms_norm)(const RmsNormRows&, std::int64_t begin, std::int64_t end);
@@ -141,6 +270,23 @@ struct Kernels {
   std::int64_t (*attention_scratch)(const AttentionShape&, std::int64_t queries);
   void (*attention)(const AttentionShape&, const AttentionTask&, float* scratch);
   void (*attention_merge)(const AttentionShape&, const AttentionMerge&);
+  void (*rms_norm_grad)(const RmsNormGradRows&, std::int64_t begin, std::int64_t end);
+  void (*swiglu_grad)(const SwigluGradRows&, std::int64_t begin, std::int64_t end);
+  void (*add)(const AddRows&, std::int64_t begin, std::int64_t end);
+  void (*convert)(const ConvertRows&, std::int64_t begin, std::int64_t end);
+  void (*loss_grad_block)(const LossGradBlock&, std::int64_t begin, std::int64_t end);
+  // begin and end are columns.
+  void (*column_sums)(const ColumnSums&, std::int64_t begin, std::int64_t end);
+  void (*rms_norm_column_sums)(const RmsNormColumnSums&, std::int64_t begin, std::int64_t end);
+  void (*embedding_grad)(const EmbeddingGradColumns&, std::int64_t begin, std::int64_t end);
+  // begin and end are elements.
+  void (*adamw)(const AdamWElements&, std::int64_t begin, std::int64_t end);
+  // begin and end are blocks.
+  void (*squares)(const SquareBlocks&, std::int64_t begin, std::int64_t end);
+  // Floats of scratch that one task of `rows` rows of sums needs.
+  std::int64_t (*attention_grad_scratch)(const AttentionGradShape&, std::int64_t rows);
+  void (*attention_grad)(const AttentionGradShape&, const AttentionGradTask&, float* scratch);
+  void (*attention_grad_merge)(const AttentionGradShape&, const AttentionGradMerge&);
 };
 
 const Kernels& kernels_avx2();

@@ -62,6 +62,9 @@ CARAVAN_INLINE Vec max(Vec a, Vec b) {
 CARAVAN_INLINE Vec min(Vec a, Vec b) {
   return {_mm256_min_ps(a.v, b.v)};
 }
+CARAVAN_INLINE Vec square_root(Vec a) {
+  return {_mm256_sqrt_ps(a.v)};
+}
 CARAVAN_INLINE Vec round_to_integer(Vec a) {
   return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
@@ -182,6 +185,9 @@ CARAVAN_INLINE Wide wide_load(const float* p) {
 CARAVAN_INLINE void wide_store(float* p, Wide a) {
   _mm_storeu_ps(p, _mm256_cvtpd_ps(a.v));
 }
+CARAVAN_INLINE Wide operator+(Wide a, Wide b) {
+  return {_mm256_add_pd(a.v, b.v)};
+}
 CARAVAN_INLINE Wide operator*(Wide a, Wide b) {
   return {_mm256_mul_pd(a.v, b.v)};
 }
@@ -193,6 +199,10 @@ CARAVAN_INLINE Wide fnma(Wide a, Wide b, Wide c) {
 }
 CARAVAN_INLINE Wide round_to_integer(Wide a) {
   return {_mm256_round_pd(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+CARAVAN_INLINE double sum(Wide a) {
+  const __m128d s = _mm_add_pd(_mm256_castpd256_pd128(a.v), _mm256_extractf128_pd(a.v, 1));
+  return _mm_cvtsd_f64(_mm_add_sd(s, _mm_unpackhi_pd(s, s)));
 }
 // By the quadrant n mod 4 of an integral n: (s, c) turned by n quarter circles.
 CARAVAN_INLINE void turn_quarters(Wide n, Wide& s, Wide& c) {

@@ -62,6 +62,9 @@ CARAVAN_INLINE Vec max(Vec a, Vec b) {
 CARAVAN_INLINE Vec min(Vec a, Vec b) {
   return {_mm512_min_ps(a.v, b.v)};
 }
+CARAVAN_INLINE Vec square_root(Vec a) {
+  return {_mm512_sqrt_ps(a.v)};
+}
 CARAVAN_INLINE Vec round_to_integer(Vec a) {
   return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
@@ -160,6 +163,9 @@ CARAVAN_INLINE Wide wide_load(const float* p) {
 CARAVAN_INLINE void wide_store(float* p, Wide a) {
   _mm256_storeu_ps(p, _mm512_cvtpd_ps(a.v));
 }
+CARAVAN_INLINE Wide operator+(Wide a, Wide b) {
+  return {_mm512_add_pd(a.v, b.v)};
+}
 CARAVAN_INLINE Wide operator*(Wide a, Wide b) {
   return {_mm512_mul_pd(a.v, b.v)};
 }
@@ -171,6 +177,11 @@ CARAVAN_INLINE Wide fnma(Wide a, Wide b, Wide c) {
 }
 CARAVAN_INLINE Wide round_to_integer(Wide a) {
   return {_mm512_roundscale_pd(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+CARAVAN_INLINE double sum(Wide a) {
+  double lanes[kWideLanes];
+  _mm512_storeu_pd(lanes, a.v);
+  return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
 }
 // By the quadrant n mod 4 of an integral n: (s, c) turned by n quarter circles.
 CARAVAN_INLINE void turn_quarters(Wide n, Wide& s, Wide& c) {

@@ -1,7 +1,10 @@
 // The table of the kernels above; the last header of a level's translation unit.
 #pragma once
 
+#include "caravan/ops/cpu/kernels/attention_grad_kernels.h"
 #include "caravan/ops/cpu/kernels/attention_kernels.h"
+#include "caravan/ops/cpu/kernels/grad_kernels.h"
+#include "caravan/ops/cpu/kernels/optimizer_kernels.h"
 #include "caravan/ops/cpu/kernels/rope_kernels.h"
 #include "caravan/ops/cpu/kernels/row_kernels.h"
 
@@ -19,7 +22,20 @@ constexpr Kernels table_named(const char* name) {
           .loss_block = loss_block,
           .attention_scratch = attention_scratch,
           .attention = attention,
-          .attention_merge = attention_merge};
+          .attention_merge = attention_merge,
+          .rms_norm_grad = rms_norm_grad,
+          .swiglu_grad = swiglu_grad,
+          .add = add,
+          .convert = convert,
+          .loss_grad_block = loss_grad_block,
+          .column_sums = column_sums,
+          .rms_norm_column_sums = rms_norm_column_sums,
+          .embedding_grad = embedding_grad,
+          .adamw = adamw,
+          .squares = squares,
+          .attention_grad_scratch = attention_grad_scratch,
+          .attention_grad = attention_grad,
+          .attention_grad_merge = attention_grad_merge};
 }
 
 }  // namespace

@@ -1,0 +1,45 @@
+#include "caravan/ops/adamw.h"
+
+#include <fmt/format.h>
+
+#include "caravan/ops/args.h"
+#include "caravan/ops/argument_check.h"
+
+namespace caravan::ops {
+
+void adamw(Context& ctx, const Tensor& master, const Tensor& m, const Tensor& v, const Tensor& gradient,
+           const AdamW& settings) {
+  const ArgumentCheck check(ctx, "adamw");
+  check.floats("master", master);
+  check.require(size_of(master.dtype()) >= 4, "master", "f32 or f64", to_string(master));
+  check.whole("master", master, master.dtype(), master.shape());
+  check.whole("m", m, master.dtype(), master.shape());
+  check.whole("v", v, master.dtype(), master.shape());
+  check.whole("gradient", gradient, master.dtype(), master.shape());
+  check.disjoint("master", master, "m", m);
+  check.disjoint("master", master, "v", v);
+  check.disjoint("master", master, "gradient", gradient);
+  check.disjoint("m", m, "v", v);
+  check.disjoint("m", m, "gradient", gradient);
+  check.disjoint("v", v, "gradient", gradient);
+  check.require(settings.step >= 1, "settings", "a step of at least 1", fmt::format("step {}", settings.step));
+  if (master.elements() == 0) {
+    return;
+  }
+  dispatch_all<AdamWArgs>(ctx, "adamw", cpu::adamw_list(), ref::adamw_list(), {master, m, v, gradient, settings});
+}
+
+void add_sum_of_squares(Context& ctx, const Tensor& sum, const Tensor& x) {
+  const ArgumentCheck check(ctx, "add_sum_of_squares");
+  check.whole("sum", sum, DType::kF64, {1});
+  check.floats("x", x);
+  check.whole("x", x, x.dtype(), x.shape());
+  check.disjoint("sum", sum, "x", x);
+  if (x.elements() == 0) {
+    return;
+  }
+  dispatch_all<SumOfSquaresArgs>(ctx, "add_sum_of_squares", cpu::sum_of_squares_list(), ref::sum_of_squares_list(),
+                                 {sum, x});
+}
+
+}  // namespace caravan::ops

@@ -1,0 +1,70 @@
+// AdamW over a store's parameters, and gradient clipping by the global norm.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "caravan/autograd/parameter.h"
+#include "caravan/ops/context.h"
+
+namespace caravan::optim {
+
+// Which parameters the weight decay applies to.
+enum class DecayScope {
+  kAll,       // norms, biases and embeddings too, as torchtitan does
+  kMatrices,  // matrices and embeddings alone
+};
+
+struct AdamWConfig {
+  double lr = 8e-4;
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double eps = 1e-8;
+  double weight_decay = 0.1;
+  DecayScope decay_scope = DecayScope::kAll;
+
+  bool operator==(const AdamWConfig&) const = default;
+};
+
+// Throws ConfigError naming the field when a number is impossible.
+void validate(const AdamWConfig& config);
+
+// The square of the L2 norm over all gradients of the store, summed in f64 in the order of the parameters: the same
+// bits for every thread count.  Ranks that hold parts of the gradients add their squares.  0 on the meta device.
+double squared_gradient_norm(ops::Context& ctx, const autograd::WeightStore& store);
+
+// What gradients are multiplied by so that their norm is at most `max_norm` (0: never): torch's clip_grad_norm_,
+//   min(1, max_norm / (norm + 1e-6)).
+double clip_coefficient(double norm, double max_norm);
+
+// First and second moments of every parameter with a gradient, in Segment::kOptimizer.
+class Optimizer {
+ public:
+  Optimizer(ops::Context& ctx, autograd::WeightStore& store, const AdamWConfig& config);
+  Optimizer(const Optimizer&) = delete;
+  Optimizer& operator=(const Optimizer&) = delete;
+
+  // One step: masters, moments and compute views are written, gradients are read and left.  lr_factor multiplies the
+  // config's lr, gradient_scale the gradients (the clipping coefficient).
+  void step(ops::Context& ctx, double lr_factor = 1.0, double gradient_scale = 1.0);
+
+  // Steps done so far.
+  std::int64_t steps() const { return steps_; }
+
+  struct Moments {
+    autograd::Parameter* parameter;
+    Tensor first;
+    Tensor second;
+  };
+  // In the order of the parameters.
+  const std::vector<Moments>& moments() const { return moments_; }
+
+ private:
+  autograd::WeightStore& store_;
+  AdamWConfig config_;
+  std::vector<Moments> moments_;
+  std::int64_t steps_ = 0;
+};
+
+}  // namespace caravan::optim

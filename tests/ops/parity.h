@@ -1,0 +1,153 @@
+// What the parity tests share: the levels of instructions, the bounds of f32 arithmetic, and who must have served.
+//
+// What a kernel may return is derived, not tuned.  `exact` is the reference's result in f64 on the very inputs of the
+// run.  A kernel computes in f32, so it may err by a bound E that follows from the unit roundoff u = 2^-24, the length
+// of its sums and the sum of the absolute terms (Higham 2002, 3.1: n roundings err by gamma(n) = n u / (1 - n u)); then
+// it rounds once to the result's dtype.  Rounding is monotonous, so the result lies in
+// [round(exact - E), round(exact + E)] and a second rounding on the way shows.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <optional>
+
+#include "tests/ops/runs.h"
+
+namespace caravan::ops::testing {
+
+inline constexpr double kU = 0x1p-24;
+
+inline double gamma(double roundings) {
+  return roundings * kU / (1 - roundings * kU);
+}
+
+using Bound = std::vector<double>;
+
+// `got` of `dtype` lies between the roundings of low and high.
+inline void expect_between(const std::vector<double>& got, DType dtype, const std::vector<double>& low,
+                           const std::vector<double>& high) {
+  ASSERT_EQ(got.size(), low.size());
+  const std::vector<double> from = rounded(low, dtype);
+  const std::vector<double> to = rounded(high, dtype);
+  std::size_t outside = 0;
+  std::size_t first = 0;
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    if (!(from[i] <= got[i] && got[i] <= to[i])) {
+      first = outside == 0 ? i : first;
+      ++outside;
+    }
+  }
+  if (outside > 0) {
+    ADD_FAILURE() << outside << " of " << got.size() << " elements out of bounds; element " << first << " is "
+                  << got[first] << ", may be from " << from[first] << " to " << to[first];
+  }
+}
+
+inline void expect_within(const std::vector<double>& got, DType dtype, const std::vector<double>& exact,
+                          const Bound& error) {
+  ASSERT_EQ(exact.size(), error.size());
+  std::vector<double> low(exact), high(exact);
+  for (std::size_t i = 0; i < exact.size(); ++i) {
+    if (std::isfinite(exact[i])) {
+      low[i] -= error[i];
+      high[i] += error[i];
+    }
+  }
+  expect_between(got, dtype, low, high);
+}
+
+// The reference rounds its f64 result once.
+inline void expect_rounded(const std::vector<double>& got, DType dtype, const std::vector<double>& exact) {
+  expect_between(got, dtype, exact, exact);
+}
+
+// Which implementation must serve an op: the table that the documentation's support matrix is made from.
+inline const char* expected_implementation(const std::string& op, DType dtype, Isa isa) {
+  if (op == "zero") {
+    return "rows";
+  }
+  if (dtype == DType::kF64) {
+    return "ref";
+  }
+  if (op.starts_with("linear") || op.starts_with("loss_head")) {
+    // oneDNN multiplies bf16 well where AVX512_BF16 does; f16 it does not multiply at all.
+    const bool native = dtype == DType::kF32 || (dtype == DType::kBF16 && isa >= Isa::kAvx512Bf16);
+    return native ? "onednn" : "onednn-upcast";
+  }
+  if (op == "embedding") {
+    return "rows";
+  }
+  return isa >= Isa::kAvx512 ? "simd:avx512" : "simd:avx2";
+}
+
+// The bounds of every token's loss.
+inline Bound nll_bounds(Context& ref, DType dtype, const LossHeadCase& c) {
+  Bound error(static_cast<std::size_t>(c.tokens), 0);
+  if (dtype == DType::kF64) {
+    return error;
+  }
+  const std::vector<double> logits = logit_magnitudes(ref, dtype, c);
+  for (std::size_t t = 0; t < error.size(); ++t) {
+    // A logit and its distance from the maximum; exp (4 u) and its rescalings (6 u, at most one in 8 columns); a
+    // sum in at least 8 lanes; the logarithm and the two last sums.
+    const double logit_error = gamma(static_cast<double>(c.features) + 2) * logits[t];
+    const double columns = static_cast<double>(c.vocab) / 8 + 8;
+    const bool ignored = c.ignored_every > 0 && static_cast<int>(t) % c.ignored_every == c.ignored_every - 1;
+    error[t] = ignored ? 0
+                       : 2 * logit_error + 2 * kU * logits[t] + gamma(7 * columns + 4) +
+                             gamma(4) * (2 * logits[t] + std::log(static_cast<double>(c.vocab)));
+  }
+  return error;
+}
+
+class Parity : public ::testing::TestWithParam<DType> {
+ protected:
+  void SetUp() override {
+    const char* wanted = std::getenv("CARAVAN_MAX_ISA");
+    if (wanted != nullptr && parse_isa(wanted).value_or(Isa::kBaseline) > detect_isa()) {
+      GTEST_SKIP() << "the processor has no " << wanted;
+    }
+    cpu_ = make_context({.memory_capacity = std::int64_t{1} << 30});
+    ref_ = cpu_;
+    ref_.backend = Backend::kRef;
+    ref_.on_choice = nullptr;
+    cpu_.on_choice = [this](const Choice& choice) { choices_.push_back(choice); };
+  }
+
+  Maker on_cpu() { return {cpu_, GetParam(), GetParam()}; }
+  Maker on_ref() { return {ref_, GetParam(), GetParam()}; }
+  Maker exactly() { return {ref_, GetParam(), DType::kF64}; }
+  Maker magnitudes() { return {ref_, GetParam(), DType::kF64, /*magnitudes=*/true}; }
+
+  bool is_f64() const { return GetParam() == DType::kF64; }
+  DType statistics() const { return is_f64() ? DType::kF64 : DType::kF32; }
+
+  // `roundings` f32 roundings against `terms`, none in f64; and what flushing of subnormals adds.
+  Bound bound(double roundings, std::vector<double> terms, double flushed = 0) const {
+    for (double& term : terms) {
+      term = is_f64() ? 0 : gamma(roundings) * std::abs(term) + flushed;
+    }
+    return terms;
+  }
+
+  // The op was dispatched once, to the right implementation; or not at all when there was no work.
+  void expect_served(const std::string& op, bool work) {
+    if (!work) {
+      EXPECT_TRUE(choices_.empty()) << op << " dispatched without work";
+    } else if (choices_.size() != 1) {
+      ADD_FAILURE() << op << " dispatched " << choices_.size() << " times";
+    } else {
+      EXPECT_EQ(choices_[0].op, op);
+      EXPECT_EQ(choices_[0].implementation, expected_implementation(op, GetParam(), cpu_.isa));
+    }
+    choices_.clear();
+  }
+
+  Context cpu_, ref_;
+  std::vector<Choice> choices_;
+};
+
+}  // namespace caravan::ops::testing
