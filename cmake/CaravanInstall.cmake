@@ -3,6 +3,7 @@
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
+set(CMAKE_INSTALL_DEFAULT_COMPONENT_NAME library)
 get_property(rooms GLOBAL PROPERTY CARAVAN_ROOMS)
 list(REMOVE_ITEM rooms caravan_cli)
 
@@ -11,6 +12,9 @@ find_package(nlohmann_json REQUIRED)
 add_library(caravan INTERFACE)
 add_library(caravan::caravan ALIAS caravan)
 target_link_libraries(caravan INTERFACE ${rooms} nlohmann_json::nlohmann_json)
+
+# What an installation needs besides the program.
+add_custom_target(caravan_libraries DEPENDS ${rooms})
 
 set(package_folder ${CMAKE_INSTALL_LIBDIR}/cmake/caravan)
 install(TARGETS caravan ${rooms} EXPORT caravanTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
