@@ -43,7 +43,7 @@ std::int64_t next_token(const std::string& folder, const std::vector<std::int32_
   const caravan::Tensor input = ops.allocate(caravan::DType::kI32, {tokens});
   caravan::copy_from_host(input, std::as_bytes(std::span(ids)));
 
-  const caravan::Tensor hidden = model.llama->forward(ctx, input).tensor;                            // [tokens, hidden]
+  const caravan::Tensor hidden = model.llama->forward(ctx, input).tensor;                         // [tokens, hidden]
   const caravan::Tensor logits = model.llama->logits(ctx, hidden.row_range(tokens - 1, tokens));  // [1, vocab]
   const std::vector<float> row = caravan::to_floats(logits);
   return std::max_element(row.begin(), row.end()) - row.begin();
