@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "caravan/layout/attention_range.h"
@@ -22,9 +23,12 @@ struct Context {
   ops::Context& ops;
   const SequenceLayout& layout;
 
-  // Made by layers on first use and kept for the rest of the pass, keyed by the layer that asked.
-  std::map<const void*, RotaryTables> rotary;
+  // Made by layers on first use and kept for the rest of the pass, keyed by the layer that asked and the
+  // activations' dtype.
+  std::map<std::pair<const void*, DType>, RotaryTables> rotary;
 
+  // The layout is not copied: a temporary one would be gone.
+  Context(ops::Context& ops_context, SequenceLayout&& sequence_layout) = delete;
   Context(ops::Context& ops_context, const SequenceLayout& sequence_layout)
       : ops(ops_context), layout(sequence_layout) {}
 };
