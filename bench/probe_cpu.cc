@@ -50,8 +50,10 @@ class Probe {
       state = state * 1664525U + 1013904223U;
       value = static_cast<float>(state >> 8) / 16777216.0F - 0.5F;
     }
-    convert_elements(dtype, tensor.address(), DType::kF32, reinterpret_cast<const std::byte*>(floats.data()),
+    std::vector<std::byte> bytes(static_cast<std::size_t>(tensor.bytes()));
+    convert_elements(dtype, bytes.data(), DType::kF32, reinterpret_cast<const std::byte*>(floats.data()),
                      tensor.elements());
+    copy_from_host(tensor, bytes);
     return tensor;
   }
 

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Runs probe_cpu and torch alternately and prints, for each case, both best times and the ratio (above 1: we are faster).
+# Runs probe_cpu and torch alternately and prints, for each case, both best times and the ratio (above 1: we are
+# faster).
 #
 #   bench/probe_cpu_vs_torch.sh PROBE_CPU [PYTHON] [ROUNDS] [options of both probes...]
 #

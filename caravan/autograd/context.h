@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "caravan/autograd/save_policy.h"
@@ -42,9 +43,12 @@ struct Context {
   SegmentRecord* segment = nullptr;  // the segment that runs now
   double flops = 0.0;                // floating-point operations of the ops run so far, recomputation included
 
-  // Made by layers on first use and kept for the rest of the pass, keyed by the layer that asked.
-  std::map<const void*, RotaryTables> rotary;
+  // Made by layers on first use and kept for the rest of the pass, keyed by the layer that asked and the
+  // activations' dtype.
+  std::map<std::pair<const void*, DType>, RotaryTables> rotary;
 
+  // The layout is not copied: a temporary one would be gone.
+  Context(ops::Context& ops_context, SequenceLayout&& sequence_layout) = delete;
   Context(ops::Context& ops_context, const SequenceLayout& sequence_layout)
       : ops(ops_context), layout(sequence_layout) {}
 };

@@ -43,7 +43,7 @@ Tensor float_per_row(Context& ctx, DType activations, const Shape& shape) {
 
 }  // namespace
 
-Value embedding(Context& ctx, const Parameter& table, const Tensor& ids) {
+Value embedding(Context& ctx, const Parameter& table, const Tensor& ids, std::int64_t padding_id) {
   const Tensor tensor = ctx.ops.allocate(table.tensor().dtype(), {ids.rows(), table.tensor().columns()});
   ops::embedding(ctx.ops, tensor, table.tensor(), ids);
   const Value y = recorded(ctx, tensor);
@@ -51,6 +51,7 @@ Value embedding(Context& ctx, const Parameter& table, const Tensor& ids) {
     auto node = std::make_unique<EmbeddingNode>();
     node->ids = ids;
     node->table = &table;
+    node->padding_id = padding_id;
     node->y_slot = y.slot;
     ctx.tape->record(std::move(node));
   }

@@ -17,8 +17,9 @@
 
 namespace caravan::autograd {
 
-// ids: [tokens] i32.  Result: [tokens, hidden].
-Value embedding(Context& ctx, const Parameter& table, const Tensor& ids);
+// ids: [tokens] i32.  Result: [tokens, hidden].  The row of padding_id gets no gradient here (torch's padding_idx; -1:
+// none).
+Value embedding(Context& ctx, const Parameter& table, const Tensor& ids, std::int64_t padding_id = -1);
 
 // x: [tokens, in].  bias: nullptr or [out].  plus: nullptr or [tokens, out].  Result: [tokens, out] in x's dtype.
 Value linear(Context& ctx, const Value& x, const Parameter& weight, const Parameter* bias, const Value* plus = nullptr);

@@ -153,7 +153,7 @@ void EmbeddingNode::input_grad(Context& /*ctx*/, Tape& tape) {
 
 void EmbeddingNode::weight_grad(Context& ctx) {
   if (dy.defined()) {
-    ops::embedding_weight_grad(ctx.ops, table->gradient, dy, ids);
+    ops::embedding_weight_grad(ctx.ops, table->gradient, dy, ids, padding_id);
   }
   ids = dy = {};
 }

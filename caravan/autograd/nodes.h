@@ -83,6 +83,7 @@ struct SwigluNode final : Node {
 struct EmbeddingNode final : Node {
   Tensor ids, dy;
   const Parameter* table = nullptr;
+  std::int64_t padding_id = -1;
   Slot y_slot = kNoSlot;
 
   const char* name() const override { return "embedding"; }

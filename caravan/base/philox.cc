@@ -56,8 +56,8 @@ double series(const std::array<double, kTerms>& terms, double z) {
   return sum;
 }
 
-// The bodies below choose values rather than branches: random bits defeat branch prediction, and models have billions of
-// initial values.
+// The bodies below choose values rather than branches: random bits defeat branch prediction, and models have billions
+// of initial values.
 
 // log x for normal x in (0, 1].  x = m 2^e with m in [sqrt(1/2), sqrt 2), log m = 2 atanh(s), s = (m - 1) / (m + 1).
 // |s| < 0.172, so that the first term left out is below s * 2e-20.
@@ -75,8 +75,8 @@ double log_positive(double x) {
   return exponent * kLn2High + (2.0 * (s + s * series(kAtanh, s * s)) + exponent * kLn2Low);
 }
 
-// cos(2 pi t) for t in [0, 1), folded into the first eighth of the circle.  Folding is exact, so that zeros and signs are
-// where they belong.  Taylor to x^18 (cos) and x^19 (sin), x < 0.79: the next terms are below 4e-21.
+// cos(2 pi t) for t in [0, 1), folded into the first eighth of the circle.  Folding is exact, so that zeros and signs
+// are where they belong.  Taylor to x^18 (cos) and x^19 (sin), x < 0.79: the next terms are below 4e-21.
 double cos_turn(double t) {
   constexpr double kTwoPi = 6.283185307179586;
   const double half = std::min(t, 1.0 - t);           // cos(2 pi t) = cos(2 pi (1 - t))

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <ostream>
 
 #include "caravan/base/error.h"
@@ -17,14 +19,20 @@ namespace caravan::cli {
 
 namespace {
 
-// A file name that is gone when the object is.
+// A file in a directory of its own, both gone when the object is.
 class TemporaryFile {
  public:
-  TemporaryFile()
-      : path_(std::filesystem::temp_directory_path() / fmt::format("caravan-compare-{}.safetensors", getpid())) {}
+  TemporaryFile() {
+    std::error_code failure;
+    std::string name = (std::filesystem::temp_directory_path(failure) / "caravan-compare-XXXXXX").string();
+    if (failure || mkdtemp(name.data()) == nullptr) {
+      throw FileError("compare: no temporary directory can be made; set TMPDIR to a directory that can be written");
+    }
+    path_ = std::filesystem::path(name) / "dump.safetensors";
+  }
   ~TemporaryFile() {
     std::error_code ignored;
-    std::filesystem::remove(path_, ignored);
+    std::filesystem::remove_all(path_.parent_path(), ignored);
   }
   TemporaryFile(const TemporaryFile&) = delete;
   TemporaryFile& operator=(const TemporaryFile&) = delete;
@@ -46,7 +54,8 @@ model_io::IdLists ids_of(const ParsedOptions& options, const std::filesystem::pa
     return model_io::parse_id_lists(stored->second, reference.string() + ": metadata \"ids\"");
   }
   const std::filesystem::path beside = reference.parent_path() / "ids.json";
-  if (std::filesystem::exists(beside)) {
+  std::error_code ignored;
+  if (std::filesystem::exists(beside, ignored)) {
     return model_io::read_id_lists(beside);
   }
   throw InputError(
@@ -145,15 +154,20 @@ int run_compare(const ParsedOptions& options, Streams streams) {
     throw InputError(from_model ? "compare: with --model there is one file to compare with, found two"
                                 : "compare: two files are needed, or --model DIR and one file");
   }
-  const TemporaryFile dumped;
+  std::optional<TemporaryFile> dumped;
   std::filesystem::path a = options.path("A.safetensors");
   std::filesystem::path b = options.path("B.safetensors");
   if (from_model) {
     b = a;
-    a = dumped.path();
+    a = dumped.emplace().path();
     dump_like(options, streams, b, a);
   }
   const model_io::Comparison result = model_io::compare(a, b, tolerance);
+  for (const model_io::TensorDifference& one : result.tensors) {
+    if (one.both_nan > 0) {
+      print_warnings(streams, {fmt::format("{} is NaN on both sides in {} elements", one.name, one.both_nan)});
+    }
+  }
   if (options.has("--json")) {
     print_json(streams, result, tolerance);
   } else {

@@ -158,7 +158,8 @@ std::string bash_script(const Program& program) {
   }
   for (const CommandSpec& command : program.commands) {
     add_valued(command.name, named_options(program, command));
-    options += fmt::format("      {}) _@NAME@_words {} ;;\n", command.name, quoted(bash_option_names(program, command)));
+    options +=
+        fmt::format("      {}) _@NAME@_words {} ;;\n", command.name, quoted(bash_option_names(program, command)));
     int place = 0;
     for (const OptionSpec& spec : positional_options(command)) {
       arguments += fmt::format("    '{} {}') {} ;;\n", command.name, place++, bash_values(spec));

@@ -19,11 +19,32 @@ model_io::DumpRequest request_of(const ParsedOptions& options) {
   return {.logits = asked("logits"), .hidden = asked("hidden"), .loss = asked("loss"), .gradients = asked("gradients")};
 }
 
+// A dump may not land on what it is made from.
+void refuse_overwriting_inputs(const ParsedOptions& options) {
+  const std::filesystem::path output = options.path("--output");
+  std::error_code ignored;
+  const auto is_output = [&](const std::filesystem::path& input) {
+    return std::filesystem::equivalent(output, input, ignored);
+  };
+  bool hit = is_output(options.path("--ids"));
+  for (std::filesystem::directory_iterator entry(options.path("--model"), ignored), end; entry != end;
+       entry.increment(ignored)) {
+    hit = hit || is_output(entry->path());
+  }
+  if (hit) {
+    throw InputError(
+        fmt::format("--output {} is one of the files that the dump is made from; give another name", output.string()));
+  }
+}
+
 int run_dump(const ParsedOptions& options, Streams streams) {
   const model_io::DumpRequest request = request_of(options);
   const bool dry_run = options.has("--dry-run");
   if ((request.logits || request.hidden || request.gradients) && !dry_run && !options.has("--output")) {
     throw InputError("dump: logits, hidden states and gradients need a file to go to; give --output OUT.safetensors");
+  }
+  if (options.has("--output")) {
+    refuse_overwriting_inputs(options);
   }
   ops::Context ctx = context_for(options, dry_run);
   const model_io::IdLists ids = model_io::read_id_lists(options.path("--ids"));

@@ -58,7 +58,8 @@ Json to_json(const model_io::ModelSummary& summary, const std::vector<Planned>& 
   json["architecture"] = "LlamaForCausalLM";
   json["parameters"] = summary.parameters;
   json["config"] = Json::parse(model_io::format_hf_config(summary.config, summary.config.dtype.value_or(DType::kF32)));
-  json["max_sequence_length"] = nn::max_sequence_length(model.rope);
+  json["max_sequence_length"] = model.rope.kind == nn::RopeKind::kDynamic ? Json(nullptr)  // stretches to any length
+                                                                          : Json(nn::max_sequence_length(model.rope));
   json["files"] = summary.file_count;
   json["tensors"] = summary.tensor_count;
   json["tensor_types"] = summary.dtype_tensors;
@@ -141,7 +142,8 @@ int inspect_file(const ParsedOptions& options, Streams streams, const std::files
 
 int run_inspect(const ParsedOptions& options, Streams streams) {
   const std::filesystem::path path = options.path("PATH");
-  if (std::filesystem::is_regular_file(path)) {
+  std::error_code ignored;
+  if (std::filesystem::is_regular_file(path, ignored)) {
     return inspect_file(options, streams, path);
   }
   const model_io::ModelSummary summary = model_io::inspect_model(path);

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <map>
 #include <nlohmann/json.hpp>
 #include <ostream>
 
@@ -63,32 +64,61 @@ ops::Context plain_context(const ParsedOptions& options) {
                             .memory_capacity = 0});
 }
 
-// The one float type of the files' tensors, or config.json's where they are mixed, or f32.
-DType stored_dtype(const std::filesystem::path& directory, const model_io::HfConfig& config) {
+// The float types that the files' tensors have, by name.
+std::map<std::string, DType> stored_dtypes(const std::filesystem::path& directory) {
   const checkpoint::SafetensorsSet files = checkpoint::SafetensorsSet::open(directory);
-  std::optional<DType> common;
+  std::map<std::string, DType> result;
   for (const std::string& name : files.names()) {
     const std::optional<DType> dtype = files.find(name)->entry->dtype;
-    if (!dtype || (common && *common != *dtype)) {
-      return config.dtype.value_or(DType::kF32);
+    if (dtype && is_compute_float(*dtype)) {
+      result[name] = *dtype;
     }
-    common = dtype;
   }
-  return common && is_compute_float(*common) ? *common : config.dtype.value_or(DType::kF32);
+  return result;
+}
+
+// The smallest type that holds every value of all of them: the one itself, f32 of several, f64 if there is one.
+DType covering(const std::map<std::string, DType>& dtypes) {
+  DType result = dtypes.empty() ? DType::kF32 : dtypes.begin()->second;
+  for (const auto& [name, dtype] : dtypes) {
+    if (dtype != result) {
+      result = dtype == DType::kF64 || result == DType::kF64 ? DType::kF64 : DType::kF32;
+    }
+  }
+  return result;
+}
+
+// Replacing a directory removes it, and with it a source that is the target or lies in it.
+void refuse_target_over_source(const std::filesystem::path& source, const std::filesystem::path& target) {
+  std::error_code ignored;
+  const std::filesystem::path root = std::filesystem::weakly_canonical(target, ignored);
+  const std::filesystem::path inner = std::filesystem::weakly_canonical(source, ignored);
+  for (std::filesystem::path at = inner; !root.empty() && at != at.parent_path(); at = at.parent_path()) {
+    if (at == root) {
+      throw InputError(
+          fmt::format("convert: the target {} holds the source {}; write beside it", target.string(), source.string()));
+    }
+  }
 }
 
 int run_convert(const ParsedOptions& options, Streams streams) {
   const std::filesystem::path source = options.path("SOURCE");
-  const DType dtype =
-      options.has("--dtype") ? dtype_of(options, "--dtype") : stored_dtype(source, model_io::read_hf_config(source));
+  refuse_target_over_source(source, options.path("TARGET"));
+  model_io::read_hf_config(source);  // its complaints come before those about weights
+  const std::map<std::string, DType> dtypes = stored_dtypes(source);
+  const DType loaded = covering(dtypes);
   ops::Context ctx = plain_context(options);
-  const model_io::LoadedModel model = model_io::load_model(ctx, source, dtype);
+  const model_io::LoadedModel model = model_io::load_model(ctx, source, loaded);
   print_warnings(streams, model.warnings);
-  model_io::SaveOptions save = save_options(options, dtype);
+  model_io::SaveOptions save = save_options(options, options.has("--dtype") ? dtype_of(options, "--dtype") : loaded);
+  if (!options.has("--dtype")) {
+    save.dtypes = dtypes;
+  }
   save.companions = model_io::companion_files(source);
   model_io::save_model(model, options.path("TARGET"), save);
   streams.out << fmt::format("{}: {} parameters in {}\n", options.text("TARGET"),
-                             human_count(parameter_count(model.weights->specs())), to_string(dtype));
+                             human_count(parameter_count(model.weights->specs())),
+                             options.has("--dtype") ? to_string(save.dtype) : "the source's types");
   return 0;
 }
 

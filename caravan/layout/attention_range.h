@@ -25,8 +25,7 @@ struct AttentionRange {
 };
 
 // Causal attention inside each sequence of a layout without cached tokens: one range a sequence that has rows,
-// diagonal 0.
-// Throws ShapeError when a sequence has first_position above 0 (its keys are elsewhere).
+// diagonal 0.  Throws ShapeError when a sequence has first_position above 0 (its keys are elsewhere).
 std::vector<AttentionRange> causal_ranges(const SequenceLayout& layout);
 
 // Causal attention inside chunks of `chunk` positions of each sequence (Llama 4's rotary layers): a query sees the keys

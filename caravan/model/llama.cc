@@ -55,7 +55,7 @@ Value Llama::forward_unit(Context& ctx, int index, const Value& input) const {
     ctx.tape->begin_unit(index);
   }
   if (index == 0) {
-    return autograd::embedding(ctx, *embedding_, input.tensor);
+    return autograd::embedding(ctx, *embedding_, input.tensor, config_.pad_token_id);
   }
   if (index == units() - 1) {
     return norm_.forward(ctx, input);

@@ -30,6 +30,8 @@ struct LlamaConfig {
   bool mlp_bias = false;
   bool tie_word_embeddings = false;
   double initializer_range = 0.02;
+  // The embedding row of this id gets no gradient through the embedding, as in transformers; negative: there is none.
+  std::int64_t pad_token_id = -1;
 
   // What the formats leave open; the defaults are Hugging Face's.
   ops::NormRounding norm_rounding = ops::NormRounding::kHuggingFace;

@@ -96,7 +96,7 @@ void validate(const LlamaConfig& config) {
   require_extent("num_attention_heads", config.num_attention_heads);
   require_extent("num_key_value_heads", config.num_key_value_heads);
   require_extent("head_dim", config.head_dim);
-  constexpr std::int64_t kMostLayers = 1 << 16;
+  constexpr std::int64_t kMostLayers = 4096;
   if (config.num_hidden_layers > kMostLayers) {
     throw ConfigError(
         fmt::format("num_hidden_layers must be at most {}, found {}", kMostLayers, config.num_hidden_layers));

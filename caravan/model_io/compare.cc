@@ -90,6 +90,7 @@ void measure(TensorDifference& result, const SafetensorsFile& a_file, const Tens
       if (std::isfinite(b_values[i])) {
         scale = std::max(scale, std::abs(b_values[i]));
       }
+      result.both_nan += std::isnan(a_values[i]) && std::isnan(b_values[i]) ? 1 : 0;
       const double error = difference(a_values[i], b_values[i]);
       if (worst < 0 || error > result.max_error) {
         worst = begin + static_cast<std::int64_t>(i);
@@ -178,6 +179,10 @@ Comparison compare(const std::filesystem::path& a_path, const std::filesystem::p
     for (const TensorEntry& entry : file->header().entries) {
       unique.insert(entry.name);
     }
+  }
+  if (unique.empty()) {
+    throw InputError(
+        fmt::format("{} and {} hold no tensor, so there is nothing to compare", a_path.string(), b_path.string()));
   }
   std::vector<std::string> names(unique.begin(), unique.end());
   std::ranges::sort(names, computed_before);

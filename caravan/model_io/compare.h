@@ -12,6 +12,7 @@ namespace caravan::model_io {
 struct TensorDifference {
   std::string name;
   std::string problem;              // empty, or why the two cannot be compared: missing on one side, unlike shapes
+  std::int64_t both_nan = 0;        // elements that are NaN on both sides: equal, and worth a warning
   double max_error = 0.0;           // max |a - b|
   double relative_error = 0.0;      // max |a - b| / max |b|: error over the second file's scale
   std::vector<std::int64_t> where;  // index of the largest error
@@ -28,7 +29,7 @@ struct Comparison {
 };
 
 // Compares by relative_error.  A NaN on one side only, infinities that differ, a missing tensor or an unlike shape are
-// beyond any tolerance.  Throws what opening the files throws.
+// beyond any tolerance.  Throws InputError when neither file holds a tensor, and what opening the files throws.
 Comparison compare(const std::filesystem::path& a, const std::filesystem::path& b, double tolerance);
 
 // Whether `name` stands before `other` in the order of the computation.

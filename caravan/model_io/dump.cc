@@ -21,7 +21,7 @@ namespace {
 using checkpoint::SafetensorsWriter;
 using checkpoint::TensorPlan;
 
-constexpr std::int64_t kMaxIdFileBytes = std::int64_t{1} << 30;
+constexpr std::int64_t kMaxIdFileBytes = std::int64_t{1} << 28;
 // Ids go into the file's metadata up to this size; a header may have 100 MB.
 constexpr std::int64_t kMaxMetadataBytes = std::int64_t{32} << 20;
 // Tokens whose logits exist at a time.
@@ -111,12 +111,11 @@ std::vector<std::int32_t> next_tokens(const IdLists& ids) {
   return targets;
 }
 
+// The rows of packed sequences stand one after the other, as the tensors in the file do: blocks need not end with
+// sequences.
 void append_logits(autograd::Context& ctx, const LoadedModel& model, const Tensor& hidden, Output& output) {
-  for (const Sequence& sequence : ctx.layout.sequences) {
-    const std::int64_t end = sequence.begin + sequence.length;
-    for (std::int64_t row = sequence.begin; row < end; row += kLogitTokens) {
-      output.append(model.llama->logits(ctx, hidden.row_range(row, std::min(end, row + kLogitTokens))));
-    }
+  for (std::int64_t row = 0; row < hidden.rows(); row += kLogitTokens) {
+    output.append(model.llama->logits(ctx, hidden.row_range(row, std::min(hidden.rows(), row + kLogitTokens))));
   }
 }
 

@@ -32,7 +32,7 @@ struct DumpRequest {
   bool logits = false;
   bool hidden = false;
   bool loss = false;
-  bool gradients = false;  // needs a model loaded with LoadOptions::training
+  bool gradients = false;                   // needs a model loaded with LoadOptions::training
   autograd::SavePolicy checkpointing = {};  // of the gradients' forward pass
 };
 

@@ -16,7 +16,8 @@ namespace {
 
 constexpr std::int64_t kMaxConfigBytes = std::int64_t{16} << 20;
 
-// Typed access to one JSON object; messages say "source: field ...".  A null counts as absent, as transformers reads it.
+// Typed access to one JSON object; messages say "source: field ...".  A null counts as absent, as transformers reads
+// it.
 class Fields {
  public:
   Fields(const Json& object, std::string where) : object_(object), where_(std::move(where)) {
@@ -192,7 +193,7 @@ void require_rope_fields(const Fields& fields, nn::RopeKind kind) {
   }
 }
 
-nn::RopeConfig read_rope(const Fields& fields) {
+nn::RopeConfig read_rope(const Fields& fields, std::vector<std::string>& warnings) {
   nn::RopeConfig rope;
   rope.max_position_embeddings = fields.integer("max_position_embeddings").value_or(rope.max_position_embeddings);
   rope.theta = fields.number("rope_theta").value_or(rope.theta);
@@ -207,6 +208,16 @@ nn::RopeConfig read_rope(const Fields& fields) {
   }
   if (object != nullptr) {
     const Fields inner(*object, fmt::format("{}: {}", fields.where(), name));
+    if (name == "rope_scaling" && fields.find("rope_parameters") != nullptr) {
+      warnings.push_back(
+          fmt::format("{}: both rope_scaling and rope_parameters are there; the former is used, as "
+                      "transformers does",
+                      fields.where()));
+    }
+    if (inner.text("rope_type") && inner.text("type") && *inner.text("rope_type") != *inner.text("type")) {
+      warnings.push_back(fmt::format("{}: rope_type \"{}\" and type \"{}\" contradict each other; the former is used",
+                                     inner.where(), *inner.text("rope_type"), *inner.text("type")));
+    }
     const std::string type = inner.text("rope_type").value_or(inner.text("type").value_or("default"));
     const std::optional<nn::RopeKind> kind = nn::parse_rope_kind(type);
     if (!kind) {
@@ -278,6 +289,10 @@ void read_token_ids(const Fields& fields, HfConfig& config) {
     config.eos_token_ids = {2};
   }
   config.pad_token_id = fields.integer("pad_token_id");
+  // torch's Embedding counts a negative padding_idx from the end of the table.
+  const std::int64_t vocab_size = config.model.vocab_size;
+  const std::int64_t pad = config.pad_token_id.value_or(-vocab_size - 1);
+  config.model.pad_token_id = pad < -vocab_size || pad >= vocab_size ? -1 : (pad + vocab_size) % vocab_size;
   const Json* eos = fields.find("eos_token_id");
   if (eos == nullptr) {
     return;
@@ -388,7 +403,7 @@ HfConfig parse_hf_config(std::string_view text, const std::string& source) {
 
   HfConfig config;
   read_sizes(fields, config.model);
-  config.model.rope = read_rope(fields);
+  config.model.rope = read_rope(fields, config.warnings);
   config.model.rms_norm_eps = fields.number("rms_norm_eps").value_or(config.model.rms_norm_eps);
   config.model.attention_bias = fields.boolean("attention_bias").value_or(false);
   config.model.mlp_bias = fields.boolean("mlp_bias").value_or(false);
@@ -406,15 +421,17 @@ HfConfig parse_hf_config(std::string_view text, const std::string& source) {
 }
 
 HfConfig read_hf_config(const std::filesystem::path& directory) {
-  if (!std::filesystem::is_directory(directory)) {
+  std::error_code failure;
+  if (!std::filesystem::is_directory(directory, failure)) {
     throw FileError(
         fmt::format("{}: there is no such directory; a model is a directory with config.json and "
                     "safetensors files",
                     directory.string()));
   }
   const std::filesystem::path path = directory / "config.json";
-  if (!std::filesystem::exists(path)) {
-    throw FileError(fmt::format("{}: config.json is missing; a Hugging Face model directory has one", path.string()));
+  if (!std::filesystem::is_regular_file(path, failure)) {
+    throw FileError(fmt::format("{}: config.json is missing or no plain file; a Hugging Face model directory has one{}",
+                                path.string(), failure ? " (" + failure.message() + ")" : std::string()));
   }
   return parse_hf_config(read_text_file(path, kMaxConfigBytes), path.string());
 }

@@ -20,6 +20,9 @@ using checkpoint::SafetensorsSet;
 // Elements converted at a time: a staging buffer of a few megabytes.
 constexpr std::int64_t kBlock = std::int64_t{1} << 20;
 
+// More names than the largest Llama has tensors help nobody.
+constexpr std::size_t kMostNames = 2000;
+
 std::vector<std::int64_t> extents(const Shape& shape) {
   return {shape.extents().begin(), shape.extents().end()};
 }
@@ -149,9 +152,12 @@ std::vector<std::string> disagreements(const SafetensorsSet& files, const std::v
   }
   std::vector<std::string> result;
   const auto report = [&](const char* what, const std::vector<std::string>& names) {
-    if (!names.empty()) {
-      result.push_back(fmt::format("{} {}: {}", names.size(), what, fmt::join(names, ", ")));
+    if (names.empty()) {
+      return;
     }
+    const auto end = names.begin() + static_cast<std::ptrdiff_t>(std::min(names.size(), kMostNames));
+    result.push_back(fmt::format("{} {}: {}{}", names.size(), what, fmt::join(names.begin(), end, ", "),
+                                 end == names.end() ? "" : " and more"));
   };
   report("tensors that config.json asks for are missing", missing);
   report("tensors that config.json knows nothing of", extra);

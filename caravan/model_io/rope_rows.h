@@ -1,7 +1,8 @@
 // The order of query and key rows under the two rotary pairings.  For this room's .cc files only.
 //
-// Hugging Face keeps the two members of a pair half a head apart; the interleaved order keeps them side by side.  Row r of the
-// interleaved matrix is row source_row(r) of Hugging Face's, head by head (torchtitan's Llama3StateDictAdapter, from_hf).
+// Hugging Face keeps the two members of a pair half a head apart; the interleaved order keeps them side by side.  Row r
+// of the interleaved matrix is row source_row(r) of Hugging Face's, head by head (torchtitan's Llama3StateDictAdapter,
+// from_hf).
 #pragma once
 
 #include <cstdint>

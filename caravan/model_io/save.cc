@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include "caravan/base/error.h"
 #include "caravan/base/file.h"
+#include "caravan/base/text.h"
 #include "caravan/checkpoint/safetensors.h"
 #include "caravan/model_io/rope_rows.h"
 #include "caravan/tensor/copy.h"
@@ -43,7 +45,12 @@ TensorPlan plan_of(const PartToWrite& one, DType dtype) {
   return {one.part().name, dtype, {extents.begin(), extents.end()}};
 }
 
-void append_rows(checkpoint::SafetensorsWriter& writer, const Tensor& rows, DType dtype) {
+DType dtype_of(const PartToWrite& one, const SaveOptions& options) {
+  const auto found = options.dtypes.find(one.part().name);
+  return found == options.dtypes.end() ? options.dtype : found->second;
+}
+
+void append_rows(checkpoint::SafetensorsWriter& writer, const Tensor& rows, DType dtype, const std::string& name) {
   std::vector<std::byte> stored(static_cast<std::size_t>(rows.bytes()));
   copy_to_host(stored, rows);
   if (rows.dtype() == dtype) {
@@ -52,21 +59,30 @@ void append_rows(checkpoint::SafetensorsWriter& writer, const Tensor& rows, DTyp
   }
   std::vector<std::byte> converted(static_cast<std::size_t>(rows.elements() * size_of(dtype)));
   convert_elements(dtype, converted.data(), rows.dtype(), stored.data(), rows.elements());
+  const std::int64_t lost = first_non_finite(dtype, converted.data(), rows.elements());
+  if (lost >= 0 && first_non_finite(rows.dtype(), stored.data() + lost * size_of(rows.dtype()), 1) < 0) {
+    double value = 0.0;
+    convert_elements(DType::kF64, reinterpret_cast<std::byte*>(&value), rows.dtype(),
+                     stored.data() + lost * size_of(rows.dtype()), 1);
+    throw InputError(
+        fmt::format("tensor \"{}\" holds {}, which {} cannot hold; choose bf16 or f32", name, value, to_string(dtype)));
+  }
   writer.append(converted);
 }
 
 void append_part(checkpoint::SafetensorsWriter& writer, const PartToWrite& one, const model::LlamaConfig& config,
                  DType dtype) {
+  const std::string& name = one.part().name;
   const Tensor rows = autograd::part_rows(one.parameter->stored(), one.part());
-  if (config.rope_pairing == ops::RopePairing::kInterleaved && has_rotary_rows(one.part().name)) {
+  if (config.rope_pairing == ops::RopePairing::kInterleaved && has_rotary_rows(name)) {
     for (const std::int64_t row : half_from_interleaved(rows.rows(), config.head_dim)) {
-      append_rows(writer, rows.row_range(row, row + 1), dtype);
+      append_rows(writer, rows.row_range(row, row + 1), dtype, name);
     }
     return;
   }
   const std::int64_t per_block = std::max<std::int64_t>(1, kBlock / std::max<std::int64_t>(1, rows.columns()));
   for (std::int64_t row = 0; row < rows.rows(); row += per_block) {
-    append_rows(writer, rows.row_range(row, std::min(rows.rows(), row + per_block)), dtype);
+    append_rows(writer, rows.row_range(row, std::min(rows.rows(), row + per_block)), dtype, name);
   }
 }
 
@@ -95,7 +111,7 @@ void write_weights(const LoadedModel& model, const std::filesystem::path& direct
     checkpoint::SafetensorsWriter writer(directory / checkpoint::shard_name(i, shards.size()), shards[i],
                                          {{"format", "pt"}});
     for (std::size_t tensor = 0; tensor < shards[i].size(); ++tensor, ++next) {
-      append_part(writer, parts[next], model.config.model, options.dtype);
+      append_part(writer, parts[next], model.config.model, dtype_of(parts[next], options));
       done += plan[next].bytes();
       if (options.progress) {
         options.progress(done, total);
@@ -108,14 +124,46 @@ void write_weights(const LoadedModel& model, const std::filesystem::path& direct
   }
 }
 
+constexpr const char* kCompanions[] = {"generation_config.json",
+                                       "tokenizer.json",
+                                       "tokenizer_config.json",
+                                       "tokenizer.model",
+                                       "special_tokens_map.json",
+                                       "added_tokens.json",
+                                       "vocab.json",
+                                       "merges.txt",
+                                       "chat_template.jinja",
+                                       "chat_template.json",
+                                       "LICENSE",
+                                       "LICENSE.txt",
+                                       "README.md"};
+
+// Replacing a directory removes it: only what looks like a model may go.
+void refuse_foreign_files(const std::filesystem::path& directory) {
+  std::vector<std::string> foreign;
+  std::error_code ignored;
+  for (std::filesystem::directory_iterator entry(directory, ignored), end; entry != end; entry.increment(ignored)) {
+    const std::string name = entry->path().filename().string();
+    const bool known = name == "config.json" || name == "model.safetensors.index.json" ||
+                       name.ends_with(".safetensors") || std::ranges::find(kCompanions, name) != std::end(kCompanions);
+    if (!known || !entry->is_regular_file(ignored)) {
+      foreign.push_back(name);
+    }
+  }
+  if (!foreign.empty()) {
+    throw FileError(
+        fmt::format("{}: it holds what is no part of a model ({}{}) and is not replaced; choose another target",
+                    directory.string(), printable(foreign.front()), foreign.size() > 1 ? " and more" : ""));
+  }
+}
+
 }  // namespace
 
 std::vector<std::filesystem::path> companion_files(const std::filesystem::path& directory) {
   std::vector<std::filesystem::path> result;
-  for (const char* name : {"generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model",
-                           "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
-                           "chat_template.jinja", "chat_template.json", "LICENSE", "LICENSE.txt", "README.md"}) {
-    if (std::filesystem::is_regular_file(directory / name)) {
+  for (const char* name : kCompanions) {
+    std::error_code ignored;
+    if (std::filesystem::is_regular_file(directory / name, ignored)) {
       result.push_back(directory / name);
     }
   }
@@ -126,8 +174,9 @@ void save_model(const LoadedModel& model, const std::filesystem::path& directory
   const std::vector<PartToWrite> parts = parts_to_write(model);
   std::vector<TensorPlan> plan;
   for (const PartToWrite& one : parts) {
-    plan.push_back(plan_of(one, options.dtype));
+    plan.push_back(plan_of(one, dtype_of(one, options)));
   }
+  refuse_foreign_files(directory);
   AtomicDirectory staged(directory, options.replace, bytes_needed(plan, options));
   write_text_file(staged.path() / "config.json", format_hf_config(model.config, options.dtype, options.dialect));
   write_text_file(staged.path() / "generation_config.json", format_generation_config(model.config));

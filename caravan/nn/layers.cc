@@ -62,7 +62,7 @@ Value RmsNorm::forward(Context& ctx, const Value& x) const {
 }
 
 const autograd::RotaryTables& Rope::tables(Context& ctx, DType activations) const {
-  const auto found = ctx.rotary.find(this);
+  const auto found = ctx.rotary.find({this, activations});
   if (found != ctx.rotary.end()) {
     return found->second;
   }
@@ -76,7 +76,7 @@ const autograd::RotaryTables& Rope::tables(Context& ctx, DType activations) cons
                                       ctx.ops.allocate(table_dtype, {ctx.layout.rows, head_dim / 2})};
   ops::rope_tables(ctx.ops, tables.cos, tables.sin, positions, frequencies, kind, rope_attention_scaling(config),
                    rounding == RopeRounding::kActivation ? activations : table_dtype);
-  return ctx.rotary.emplace(this, tables).first->second;
+  return ctx.rotary.emplace(std::pair{this, activations}, tables).first->second;
 }
 
 Value Attention::forward(Context& ctx, const Value& x, const Value& plus) const {

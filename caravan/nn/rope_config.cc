@@ -13,7 +13,8 @@ namespace caravan::nn {
 
 namespace {
 
-// transformers keeps exponents, powers and frequencies in f32; the same roundings here keep angles at long positions equal.
+// transformers keeps exponents, powers and frequencies in f32; the same roundings here keep angles at long positions
+// equal.
 std::vector<float> inverse_powers(double theta, std::int64_t head_dim, const std::vector<double>& stretch = {}) {
   std::vector<float> result(static_cast<std::size_t>(head_dim / 2));
   const double base = static_cast<float>(theta);
@@ -142,37 +143,7 @@ void validate_list(const char* field, const std::vector<double>& list, std::int6
   }
 }
 
-}  // namespace
-
-const char* to_string(RopeKind kind) {
-  switch (kind) {
-    case RopeKind::kDefault:
-      return "default";
-    case RopeKind::kLinear:
-      return "linear";
-    case RopeKind::kDynamic:
-      return "dynamic";
-    case RopeKind::kYarn:
-      return "yarn";
-    case RopeKind::kLongRope:
-      return "longrope";
-    case RopeKind::kLlama3:
-      return "llama3";
-  }
-  return "unknown";
-}
-
-std::optional<RopeKind> parse_rope_kind(const std::string& name) {
-  for (const RopeKind kind : {RopeKind::kDefault, RopeKind::kLinear, RopeKind::kDynamic, RopeKind::kYarn,
-                              RopeKind::kLongRope, RopeKind::kLlama3}) {
-    if (name == to_string(kind)) {
-      return kind;
-    }
-  }
-  return std::nullopt;
-}
-
-void validate(const RopeConfig& config, std::int64_t head_dim) {
+void validate_fields(const RopeConfig& config, std::int64_t head_dim) {
   require_positive("rope_theta", config.theta);
   require(config.max_position_embeddings >= 1,
           fmt::format("max_position_embeddings must be at least 1, found {}", config.max_position_embeddings));
@@ -212,6 +183,52 @@ void validate(const RopeConfig& config, std::int64_t head_dim) {
   if (config.attention_factor) {
     require_positive("attention_factor", *config.attention_factor);
   }
+  require_positive("the attention scaling that follows from its fields", rope_attention_scaling(config));
+}
+
+// Frequencies that overflow would make every position NaN.
+void require_finite_frequencies(const RopeConfig& config, std::int64_t head_dim) {
+  for (const std::int64_t length : {std::int64_t{1}, config.max_position_embeddings + 1}) {
+    for (const float frequency : rope_frequencies(config, head_dim, length)) {
+      require(std::isfinite(frequency),
+              fmt::format("rope_theta {} and its scaling give frequencies that are not finite", config.theta));
+    }
+  }
+}
+
+}  // namespace
+
+const char* to_string(RopeKind kind) {
+  switch (kind) {
+    case RopeKind::kDefault:
+      return "default";
+    case RopeKind::kLinear:
+      return "linear";
+    case RopeKind::kDynamic:
+      return "dynamic";
+    case RopeKind::kYarn:
+      return "yarn";
+    case RopeKind::kLongRope:
+      return "longrope";
+    case RopeKind::kLlama3:
+      return "llama3";
+  }
+  return "unknown";
+}
+
+std::optional<RopeKind> parse_rope_kind(const std::string& name) {
+  for (const RopeKind kind : {RopeKind::kDefault, RopeKind::kLinear, RopeKind::kDynamic, RopeKind::kYarn,
+                              RopeKind::kLongRope, RopeKind::kLlama3}) {
+    if (name == to_string(kind)) {
+      return kind;
+    }
+  }
+  return std::nullopt;
+}
+
+void validate(const RopeConfig& config, std::int64_t head_dim) {
+  validate_fields(config, head_dim);
+  require_finite_frequencies(config, head_dim);
 }
 
 std::vector<float> rope_frequencies(const RopeConfig& config, std::int64_t head_dim, std::int64_t length) {

@@ -98,6 +98,7 @@ struct EmbeddingArgs {
 
 struct EmbeddingWeightGradArgs {
   Tensor d_table, dy, ids;
+  std::int64_t skipped_id = -1;
 };
 
 struct LossHeadArgs {

@@ -20,7 +20,8 @@ void embedding(Context& ctx, const Tensor& y, const Tensor& table, const Tensor&
   dispatch_all<EmbeddingArgs>(ctx, "embedding", cpu::embedding_list(), ref::embedding_list(), {y, table, ids});
 }
 
-void embedding_weight_grad(Context& ctx, const Tensor& d_table, const Tensor& dy, const Tensor& ids) {
+void embedding_weight_grad(Context& ctx, const Tensor& d_table, const Tensor& dy, const Tensor& ids,
+                           std::int64_t skipped_id) {
   const ArgumentCheck check(ctx, "embedding_weight_grad");
   check.float_matrix("dy", dy);
   check.whole("dy", dy, dy.dtype(), dy.shape());
@@ -33,7 +34,7 @@ void embedding_weight_grad(Context& ctx, const Tensor& d_table, const Tensor& dy
     return;
   }
   dispatch_all<EmbeddingWeightGradArgs>(ctx, "embedding_weight_grad", cpu::embedding_weight_grad_list(),
-                                        ref::embedding_weight_grad_list(), {d_table, dy, ids});
+                                        ref::embedding_weight_grad_list(), {d_table, dy, ids, skipped_id});
 }
 
 }  // namespace caravan::ops

@@ -126,8 +126,8 @@ TEST(Json, MessagesStayShortAndPrintable) {
   EXPECT_LT(refusal("{\"" + std::string(100000, 'k') + "\":1,\"" + std::string(100000, 'k') + "\":1}").size(), 400U);
 }
 
-// A search through all keys for every key would compare 5e9 strings, half a minute on a fast machine; this takes a tenth
-// of a second.
+// A search through all keys for every key would compare 5e9 strings, half a minute on a fast machine; this takes a
+// tenth of a second.
 TEST(Json, ManyKeysAreNotQuadratic) {
   std::string text = "{";
   for (int i = 0; i < 100000; ++i) {

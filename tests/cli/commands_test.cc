@@ -110,6 +110,74 @@ TEST(Commands, ConvertAndBackKeepsEveryByte) {
   EXPECT_EQ(call({"convert", f32, bf16, "--replace"}).status, 0);
 }
 
+TEST(Commands, ConvertKeepsEachTensorsOwnType) {
+  const ScratchDirectory scratch;
+  const std::string mixed = (scratch.path() / "mixed").string();
+  const std::string copy = (scratch.path() / "copy").string();
+  call({"convert", kGolden + "odd_widths", mixed, "--dtype", "f32", "--max-shard-bytes", "300000"});
+  // One shard in BF16 among shards in F32.
+  const std::string bf16 = (scratch.path() / "bf16").string();
+  call({"convert", mixed, bf16, "--dtype", "bf16", "--max-shard-bytes", "150000"});
+  const Json before = Json::parse(test::read_file(mixed + "/model.safetensors.index.json"));
+  const Json small = Json::parse(test::read_file(bf16 + "/model.safetensors.index.json"));
+  ASSERT_EQ(before.at("weight_map"), small.at("weight_map")) << "the shards are cut alike";
+  const std::string shard = before.at("weight_map").at("model.norm.weight").get<std::string>();
+  std::filesystem::copy_file(bf16 + "/" + shard, mixed + "/" + shard,
+                             std::filesystem::copy_options::overwrite_existing);
+  EXPECT_EQ(call({"convert", mixed, copy, "--max-shard-bytes", "300000"}).status, 0);
+  EXPECT_EQ(json_of(call({"inspect", mixed, "--json"})).at("tensor_types"),
+            json_of(call({"inspect", copy, "--json"})).at("tensor_types"));
+  EXPECT_EQ(json_of(call({"inspect", copy, "--json"})).at("tensor_types").size(), 2U);
+}
+
+TEST(Commands, NothingIsReplacedThatIsNoModelOrTheSource) {
+  const ScratchDirectory scratch;
+  const std::string model = (scratch.path() / "model").string();
+  const std::string other = (scratch.path() / "other").string();
+  call({"init", "tiny", model});
+  std::filesystem::create_directory(other);
+  write_file(other + "/thesis.txt", "years of work");
+  EXPECT_NE(refusal({"convert", model, other, "--replace"}).find("thesis.txt"), std::string::npos);
+  EXPECT_NE(refusal({"init", "tiny", other, "--replace"}).find("thesis.txt"), std::string::npos);
+  EXPECT_EQ(test::read_file(other + "/thesis.txt"), "years of work");
+  EXPECT_NE(refusal({"convert", model, model, "--replace"}).find("holds the source"), std::string::npos);
+  EXPECT_NE(refusal({"convert", model, scratch.path().string(), "--replace"}).find("holds the source"),
+            std::string::npos);
+  EXPECT_EQ(call({"inspect", model}).status, 0);
+}
+
+TEST(Commands, ADumpNeverLandsOnItsInputs) {
+  const ScratchDirectory scratch;
+  const std::string model = (scratch.path() / "model").string();
+  const std::string ids = (scratch.path() / "ids.json").string();
+  call({"init", "tiny", model});
+  write_file(ids, "[[1, 2, 3]]");
+  const std::string weights = test::read_file(model + "/model.safetensors");
+  for (const std::string& target : {ids, model + "/model.safetensors", model + "/config.json"}) {
+    EXPECT_NE(
+        refusal({"dump", "--model", model, "--ids", ids, "--what", "logits", "--output", target}).find("made from"),
+        std::string::npos)
+        << target;
+  }
+  EXPECT_EQ(test::read_file(ids), "[[1, 2, 3]]");
+  EXPECT_EQ(test::read_file(model + "/model.safetensors"), weights);
+}
+
+TEST(Commands, ConvertRefusesToTurnAWeightIntoInfinity) {
+  const ScratchDirectory scratch;
+  const std::string model = (scratch.path() / "model").string();
+  const std::string target = (scratch.path() / "f16").string();
+  call({"init", "tiny", model});
+  // The last four bytes are the last element of a matrix: 2^20 is beyond f16.
+  std::string weights = test::read_file(model + "/model.safetensors");
+  const float large = 1048576.0F;
+  std::copy_n(reinterpret_cast<const char*>(&large), sizeof large, weights.end() - sizeof large);
+  write_file(model + "/model.safetensors", weights);
+  EXPECT_NE(refusal({"convert", model, target, "--dtype", "f16"}).find("1048576"), std::string::npos);
+  EXPECT_FALSE(std::filesystem::exists(target));
+  EXPECT_EQ(call({"convert", model, target, "--dtype", "bf16"}).status, 0);
+}
+
 TEST(Commands, InitMakesTheSameModelFromTheSameSeed) {
   const ScratchDirectory scratch;
   const auto path = [&](const char* name) { return (scratch.path() / name).string(); };

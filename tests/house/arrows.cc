@@ -194,7 +194,7 @@ class Scanner {
                          join({rule.places.begin(), rule.places.end()}));
       }
     }
-    if (header.find("/") == std::string::npos && fs::exists(root_ / path_) &&
+    if (header.find('/') == std::string::npos && fs::exists(root_ / path_) &&
         fs::exists((root_ / path_).parent_path() / header)) {
       report(line, "includes \"" + header + "\" by its bare name; write the path from the project's root");
     }

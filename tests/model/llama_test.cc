@@ -73,8 +73,8 @@ INSTANTIATE_TEST_SUITE_P(All, LlamaModel,
                                          Case{ops::Backend::kCpu, DType::kF32}, Case{ops::Backend::kCpu, DType::kBF16}),
                          case_name);
 
-// Rows of a packed batch see their own sequence alone.  On the reference every row is computed by itself, so the bits are
-// the same; a GEMM may order its sums by its shape, so elsewhere a few roundings of the dtype may differ.
+// Rows of a packed batch see their own sequence alone.  On the reference every row is computed by itself, so the bits
+// are the same; a GEMM may order its sums by its shape, so elsewhere a few roundings of the dtype may differ.
 TEST_P(LlamaModel, GivesPackedSequencesTheirSeparateResults) {
   Fixture model(config_with_contrast(), GetParam().backend, GetParam().dtype);
   const std::vector<std::int64_t> lengths = {5, 1, 33, 18};
@@ -176,8 +176,8 @@ TEST(LlamaMemory, GrowsLinearlyWithTokens) {
   const std::int64_t first = water[1] - water[0];
   const std::int64_t second = water[2] - water[1];
   EXPECT_GT(first, 0);
-  // 4096 more tokens may cost twice what 2048 more did, and a little rounding to whole blocks; a quadratic term would make
-  // it four times.
+  // 4096 more tokens may cost twice what 2048 more did, and a little rounding to whole blocks; a quadratic term would
+  // make it four times.
   EXPECT_LE(second, 2 * first + 64 * 1024);
   EXPECT_GE(second, 2 * first - 64 * 1024);
 }

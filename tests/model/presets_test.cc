@@ -9,8 +9,8 @@
 namespace caravan::model {
 namespace {
 
-// The counts that the released checkpoints have (transformers' num_parameters(), a tied head once); the debug model's is
-// torchtitan's own count for a vocabulary of 2,048.
+// The counts that the released checkpoints have (transformers' num_parameters(), a tied head once); the debug model's
+// is torchtitan's own count for a vocabulary of 2,048.
 TEST(Presets, HaveThePublishedParameterCounts) {
   const std::map<std::string, std::int64_t> expected = {
       {"llama-7b", 6'738'415'616},     {"llama-13b", 13'015'864'320},

@@ -6,6 +6,7 @@
 #include <limits>
 #include <span>
 
+#include "caravan/base/error.h"
 #include "caravan/checkpoint/safetensors.h"
 #include "tests/support/scratch.h"
 
@@ -97,6 +98,14 @@ TEST(Compare, LetsNoNanOrInfinityPass) {
   EXPECT_EQ(compare(inf, minus_inf, kAnything).first_difference, 0);
   EXPECT_EQ(compare(nan, nan, 0.0).first_difference, -1);
   EXPECT_EQ(compare(inf, inf, 0.0).first_difference, -1);
+}
+
+TEST(Compare, SaysWhenThereIsNothingToCompare) {
+  const test::ScratchDirectory scratch;
+  const auto empty = write(scratch.path() / "empty", {});
+  EXPECT_THROW(compare(empty, empty, 1.0), InputError);
+  const auto nan = write(scratch.path() / "nan", {{"x", {3}, {kNan, 1.0F, kNan}}});
+  EXPECT_EQ(compare(nan, nan, 0.0).tensors[0].both_nan, 2);
 }
 
 TEST(Compare, FindsEqualFilesEqual) {

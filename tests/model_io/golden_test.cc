@@ -11,6 +11,7 @@
 #include "caravan/model_io/compare.h"
 #include "caravan/model_io/dump.h"
 #include "caravan/tensor/copy.h"
+#include "tests/support/isa.h"
 #include "tests/support/scratch.h"
 
 namespace caravan::model_io {
@@ -70,7 +71,10 @@ const std::vector<std::string> kModels = {"biases",     "gqa_dynamic",  "gqa_lla
                                           "gqa_yarn",   "llama1_style", "mha_default",   "mqa_linear",
                                           "odd_widths", "tied",         "wide_head_dim", "yarn_truncate"};
 
-class Golden : public testing::TestWithParam<std::string> {};
+class Golden : public testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override { CARAVAN_SKIP_WITHOUT_ISA(); }
+};
 
 INSTANTIATE_TEST_SUITE_P(Transformers, Golden, testing::ValuesIn(kModels), [](const auto& info) { return info.param; });
 
@@ -169,7 +173,10 @@ const std::vector<Wrong> kWrongs = {
      with_config([](model::LlamaConfig& c) { std::swap(c.rope.short_factor, c.rope.long_factor); })},
 };
 
-class GoldenMutation : public testing::TestWithParam<std::size_t> {};
+class GoldenMutation : public testing::TestWithParam<std::size_t> {
+ protected:
+  void SetUp() override { CARAVAN_SKIP_WITHOUT_ISA(); }
+};
 
 INSTANTIATE_TEST_SUITE_P(All, GoldenMutation, testing::Range(std::size_t{0}, kWrongs.size()),
                          [](const auto& info) { return std::string(kWrongs[info.param].what); });

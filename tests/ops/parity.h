@@ -15,6 +15,7 @@
 #include <optional>
 
 #include "tests/ops/runs.h"
+#include "tests/support/isa.h"
 
 namespace caravan::ops::testing {
 
@@ -106,10 +107,7 @@ inline Bound nll_bounds(Context& ref, DType dtype, const LossHeadCase& c) {
 class Parity : public ::testing::TestWithParam<DType> {
  protected:
   void SetUp() override {
-    const char* wanted = std::getenv("CARAVAN_MAX_ISA");
-    if (wanted != nullptr && parse_isa(wanted).value_or(Isa::kBaseline) > detect_isa()) {
-      GTEST_SKIP() << "the processor has no " << wanted;
-    }
+    CARAVAN_SKIP_WITHOUT_ISA();
     cpu_ = make_context({.memory_capacity = std::int64_t{1} << 30});
     ref_ = cpu_;
     ref_.backend = Backend::kRef;

@@ -173,8 +173,8 @@ TEST(RefRopeTables, RoundToTheActivationsDtypeAfterTheScaling) {
   const Tensor frequencies = from_doubles(ctx, DType::kF32, {1, 1}, {0.5});
   const Tensor cos = ctx.allocate(DType::kF32, {1, 1});
   const Tensor sin = ctx.allocate(DType::kF32, {1, 1});
-  // cos 0.5 = 0.87758: 225 / 256 in bf16 (0.87891).  1.25 cos 0.5 = 1.09698: 140 / 128 (1.09375), where 1.25 * 225 / 256
-  // = 1.09863 would go to 141 / 128.
+  // cos 0.5 = 0.87758: 225 / 256 in bf16 (0.87891).  1.25 cos 0.5 = 1.09698: 140 / 128 (1.09375), where 1.25 * 225 /
+  // 256 = 1.09863 would go to 141 / 128.
   rope_tables(ctx, cos, sin, from_ints(ctx, {1}), frequencies, from_ints(ctx, {0}), 1, DType::kBF16);
   EXPECT_EQ(to_doubles(cos)[0], 225.0 / 256);
   rope_tables(ctx, cos, sin, from_ints(ctx, {1}), frequencies, from_ints(ctx, {0}), 1.25, DType::kBF16);

@@ -78,7 +78,8 @@ void run_embedding_weight_grad(Context& ctx, const EmbeddingWeightGradArgs& args
                                      .table = rows_of(args.d_table),
                                      .dy = rows_of(args.dy),
                                      .ids = data_of<std::int32_t>(args.ids),
-                                     .rows = args.dy.rows()};
+                                     .rows = args.dy.rows(),
+                                     .skipped_id = args.skipped_id};
   run_parallel(ctx, kernels_for(ctx.isa).embedding_grad, columns, args.dy.columns(), column_grain(args.dy.rows()));
 }
 

@@ -46,10 +46,6 @@ struct LinearPlan {
   std::int64_t scratch_bytes = 0;
 };
 
-bool rows_touch(const Tensor& tensor) {
-  return tensor.contiguous();
-}
-
 ProductSpec straight_spec(const Call& args) {
   ProductSpec spec{.tokens = args.x.rows(),
                    .x_dtype = args.x.dtype(),
@@ -70,8 +66,8 @@ void choose_stages(LinearPlan& plan, const Call& args) {
   const bool widen = plan.dtype != args.x.dtype();
   const bool odd_residual =
       args.residual.defined() && args.y.rows() > 1 && args.residual.row_stride() != args.y.row_stride();
-  plan.stage_x = widen || (plan.layout->blocked && !rows_touch(args.x));
-  plan.stage_y = (plan.layout->blocked && !rows_touch(args.y)) || odd_residual ||
+  plan.stage_x = widen || (plan.layout->blocked && !args.x.contiguous());
+  plan.stage_y = (plan.layout->blocked && !args.y.contiguous()) || odd_residual ||
                  (widen && (args.y.dtype() != DType::kF32 || args.bias.defined() || args.residual.defined()));
 }
 

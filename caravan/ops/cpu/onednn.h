@@ -9,8 +9,8 @@
 namespace caravan::ops::cpu {
 
 // The processor engine.  Before the first one is made, oneDNN is told the level that usable_isa() gives, so that
-// CARAVAN_MAX_ISA holds for it too.  That setting belongs to the process, not to a context: oneDNN keeps it for good, and
-// a context whose `isa` was lowered afterwards still computes at the process's level inside oneDNN.
+// CARAVAN_MAX_ISA holds for it too.  That setting belongs to the process, not to a context: oneDNN keeps it for good,
+// and a context whose `isa` was lowered afterwards still computes at the process's level inside oneDNN.
 dnnl::engine make_engine();
 
 dnnl::memory::data_type onednn_type(DType dtype);

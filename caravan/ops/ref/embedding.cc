@@ -46,7 +46,7 @@ void weight_grad(const EmbeddingWeightGradArgs& args, const std::int64_t* order)
     while (end < tokens && ids[order[end]] == id) {
       ++end;
     }
-    for (std::int64_t i = 0; i < args.dy.columns() && id >= 0; ++i) {
+    for (std::int64_t i = 0; i < args.dy.columns() && id >= 0 && id != args.skipped_id; ++i) {
       double sum = 0;
       for (std::int64_t k = begin; k < end; ++k) {
         sum += load(dy[order[k]][i]);

@@ -18,6 +18,13 @@ Context context(int threads = 2, bool dry_run = false) {
   return make_context({.dry_run = dry_run, .threads = threads, .memory_capacity = kCapacity});
 }
 
+void write(const Tensor& tensor, const std::vector<float>& values) {
+  std::vector<std::byte> bytes(static_cast<std::size_t>(tensor.bytes()));
+  convert_elements(tensor.dtype(), bytes.data(), DType::kF32, reinterpret_cast<const std::byte*>(values.data()),
+                   tensor.elements());
+  copy_from_host(tensor, bytes);
+}
+
 Tensor filled(Context& ctx, DType dtype, const Shape& shape, int seed) {
   const Tensor tensor = ctx.allocate(dtype, shape);
   if (ctx.dry_run()) {
@@ -27,8 +34,7 @@ Tensor filled(Context& ctx, DType dtype, const Shape& shape, int seed) {
   for (std::size_t i = 0; i < values.size(); ++i) {
     values[i] = static_cast<float>((i * 7919 + static_cast<std::size_t>(seed) * 104729) % 1009) / 1009.0F - 0.5F;
   }
-  convert_elements(dtype, tensor.address(), DType::kF32, reinterpret_cast<const std::byte*>(values.data()),
-                   tensor.elements());
+  write(tensor, values);
   return tensor;
 }
 
@@ -117,9 +123,7 @@ TEST(Linear, RoundsProductBiasAndResidualOnce) {
     const Weight w(ctx.allocate(DType::kBF16, {96, 32}));
     const Tensor bias = ctx.allocate(DType::kBF16, {96});
     const auto set = [](const Tensor& t, float value) {
-      const std::vector<float> values(static_cast<std::size_t>(t.elements()), value);
-      convert_elements(t.dtype(), t.address(), DType::kF32, reinterpret_cast<const std::byte*>(values.data()),
-                       t.elements());
+      write(t, std::vector<float>(static_cast<std::size_t>(t.elements()), value));
     };
     set(x, 1.0F);
     set(w.plain(), 1.0F / 32);

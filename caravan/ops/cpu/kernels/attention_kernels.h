@@ -58,7 +58,8 @@ CARAVAN_INLINE std::int64_t visible_keys(const KeyRange& range, std::int64_t que
   return visible < 0 ? 0 : visible;
 }
 
-// Calls body(range, offset, n) for each tile of keys of the task that somebody sees: n is what the last query sees of it.
+// Calls body(range, offset, n) for each tile of keys of the task that somebody sees: n is what the last query sees of
+// it.
 template <typename Body>
 CARAVAN_INLINE void each_tile(const AttentionTask& task, const Body& body) {
   for (std::int64_t i = 0; i < task.count; ++i) {
@@ -200,7 +201,8 @@ void attention_blocks(const AttentionShape& shape, const AttentionTask& task, fl
   finish<E>(shape, task, sums, s.wide, states);
 }
 
-// scores[r][k] = <query r, key k> for `n` keys where they stand.  queries: rows `query_stride` apart, padded with zeros.
+// scores[r][k] = <query r, key k> for `n` keys where they stand.  queries: rows `query_stride` apart, padded with
+// zeros.
 template <typename E, int kRows>
 void score_few(const float* queries, std::int64_t query_stride, const typename E::Stored* keys, std::int64_t stride,
                std::int64_t n, std::int64_t head_dim, float* scores) {

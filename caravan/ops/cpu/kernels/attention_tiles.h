@@ -1,9 +1,9 @@
 // The matrix pieces of attention: packing of tiles, products of 6 rows, and the running softmax of a panel.
 //
-// A tile holds kKeys keys.  Keys are transposed so that a vector holds one feature of several keys; values are copied so
-// that a vector holds several features of one key; both become f32.  Queries stand in panels of kTileRows rows with the
-// rows innermost, as the products broadcast them.  Widths of kTileVectors vectors stand together, so that every inner
-// loop walks contiguous memory.
+// A tile holds kKeys keys.  Keys are transposed so that a vector holds one feature of several keys; values are copied
+// so that a vector holds several features of one key; both become f32.  Queries stand in panels of kTileRows rows with
+// the rows innermost, as the products broadcast them.  Widths of kTileVectors vectors stand together, so that every
+// inner loop walks contiguous memory.
 #pragma once
 
 #include "caravan/ops/cpu/kernels/functions.h"

@@ -197,7 +197,7 @@ void embedding_grad(const EmbeddingGradColumns& args, std::int64_t begin, std::i
   with_element(args.element, [&](auto e) {
     using E = decltype(e);
     for (std::int64_t row = 0; row < args.rows; ++row) {
-      if (args.ids[row] < 0) {
+      if (args.ids[row] < 0 || args.ids[row] == args.skipped_id) {
         continue;
       }
       const auto* dy = row_of<E>(args.dy, row) + begin;

@@ -88,6 +88,7 @@ struct EmbeddingGradColumns {
   Rows dy;
   const std::int32_t* ids;  // negative: skipped
   std::int64_t rows;
+  std::int64_t skipped_id;
 };
 
 struct AdamWElements {
