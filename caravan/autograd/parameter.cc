@@ -49,21 +49,47 @@ std::unique_ptr<WeightStore> WeightStore::for_training(ops::Context& ctx, const 
   return store;
 }
 
-void WeightStore::allocate_gradients(ops::Context& ctx) {
-  for (Parameter& parameter : parameters_) {
-    if (parameter.spec.trainable) {
-      const DType dtype = dtype_ == DType::kF64 ? DType::kF64 : DType::kF32;
-      parameter.gradient = ctx.allocate(dtype, parameter.spec.shape, Segment::kGradients);
+void WeightStore::allocate_gradients(ops::Context& ctx, std::int64_t bucket_bytes) {
+  const DType dtype = dtype_ == DType::kF64 ? DType::kF64 : DType::kF32;
+  constexpr std::int64_t kAlignedElements = 16;  // of any dtype: a cache line or two
+  buckets_.clear();
+  std::vector<Parameter*> members;
+  std::int64_t elements = 0;
+  const auto padded = [](std::int64_t count) {
+    return (count + kAlignedElements - 1) / kAlignedElements * kAlignedElements;
+  };
+  const auto close = [&] {
+    if (members.empty()) {
+      return;
+    }
+    GradientBucket bucket{ctx.allocate(dtype, {elements}, Segment::kGradients), members.back()->spec.unit};
+    std::int64_t begin = 0;
+    for (Parameter* member : members) {
+      const std::int64_t count = member->spec.shape.elements();
+      member->gradient = bucket.flat.row_range(begin, begin + count).reshape(member->spec.shape);
+      bucket.lowest_unit = std::min(bucket.lowest_unit, member->spec.unit);
+      begin += padded(count);
+    }
+    buckets_.push_back(bucket);
+    members.clear();
+    elements = 0;
+  };
+  for (auto parameter = parameters_.rbegin(); parameter != parameters_.rend(); ++parameter) {
+    if (parameter->spec.trainable) {
+      members.push_back(&*parameter);
+      elements += padded(parameter->spec.shape.elements());
+      if (elements * size_of(dtype) >= bucket_bytes) {
+        close();
+      }
     }
   }
+  close();
   zero_gradients(ctx);
 }
 
 void WeightStore::zero_gradients(ops::Context& ctx) {
-  for (Parameter& parameter : parameters_) {
-    if (parameter.gradient.defined()) {
-      ops::zero(ctx, parameter.gradient);
-    }
+  for (const GradientBucket& bucket : buckets_) {
+    ops::zero(ctx, bucket.flat);
   }
 }
 

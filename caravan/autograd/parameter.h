@@ -19,14 +19,21 @@ namespace caravan::autograd {
 struct Parameter {
   ParamSpec spec;
   ops::Weight weight;
-  Tensor
-      master;  // f32 (f64 for f64 models); the compute view's own memory where the dtypes are equal; undefined: inference
-  Tensor gradient;  // master's shape and dtype; undefined: not wanted
+  // f32 (f64 for f64 models); the compute view's own memory where the dtypes are equal; undefined: inference.
+  Tensor master;
+  // master's shape and dtype; undefined: not wanted.
+  Tensor gradient;
 
   // What the model computes with.
   const Tensor& tensor() const { return weight.plain(); }
   // What files hold: the master where there is one.
   const Tensor& stored() const { return master.defined() ? master : weight.plain(); }
+};
+
+// Gradients that are reduced over ranks in one call.
+struct GradientBucket {
+  Tensor flat;          // [elements], gaps for alignment included (they stay 0)
+  int lowest_unit = 0;  // complete when this unit's backward is
 };
 
 // All parameters of one model (or one pipeline stage of it), by storage name.  Addresses of parameters are stable.
@@ -45,8 +52,10 @@ class WeightStore {
   // The same, or nullptr.
   Parameter* find(const std::string& name);
 
-  // Gives every trainable parameter a gradient of zeros, in Segment::kGradients.
-  void allocate_gradients(ops::Context& ctx);
+  // Gives every trainable parameter a gradient of zeros, in Segment::kGradients.  Gradients lie side by side in buckets
+  // of at least `bucket_bytes` (0: one parameter each), last units first: the order in which a backward completes them.
+  void allocate_gradients(ops::Context& ctx, std::int64_t bucket_bytes = 0);
+  const std::vector<GradientBucket>& gradient_buckets() const { return buckets_; }
   void zero_gradients(ops::Context& ctx);
   // The masters were written: compute views are made from them again, packed forms dropped.
   void masters_changed(ops::Context& ctx);
@@ -62,6 +71,7 @@ class WeightStore {
   std::vector<ParamSpec> specs_;
   std::deque<Parameter> parameters_;
   std::map<std::string, Parameter*> by_name_;
+  std::vector<GradientBucket> buckets_;
   DType dtype_;
 };
 

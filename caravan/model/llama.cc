@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "caravan/base/error.h"
 
 namespace caravan::model {
@@ -36,20 +38,29 @@ Value Block::forward(Context& ctx, const Value& x) const {
   return feed_forward.forward(ctx, feed_forward_norm.forward(ctx, h), /*plus=*/h);     // [tokens, hidden]
 }
 
-Llama::Llama(const LlamaConfig& config, WeightStore& store) : config_(config) {
+Llama::Llama(const LlamaConfig& config, WeightStore& store)
+    : Llama(config, store, {0, static_cast<int>(config.num_hidden_layers) + 2}) {}
+
+Llama::Llama(const LlamaConfig& config, WeightStore& store, autograd::UnitRange stage)
+    : config_(config), stage_(stage), dtype_(store.dtype()) {
   validate(config_);
   rope_ = {config_.rope, config_.head_dim, config_.rope_pairing, config_.rope_rounding};
-  embedding_ = &store.at("model.embed_tokens.weight");
-  for (std::int64_t layer = 0; layer < config_.num_hidden_layers; ++layer) {
-    blocks_.push_back(block_of(config_, store, rope_, layer));
+  for (int unit = stage_.first; unit < stage_.last; ++unit) {
+    if (unit == 0) {
+      embedding_ = &store.at("model.embed_tokens.weight");
+    } else if (unit + 1 == units()) {
+      norm_ = {&store.at("model.norm.weight"), config_.rms_norm_eps, config_.norm_rounding};
+      head_ = &store.at("lm_head.weight");
+    } else {
+      blocks_.push_back(block_of(config_, store, rope_, unit - 1));
+    }
   }
-  norm_ = {&store.at("model.norm.weight"), config_.rms_norm_eps, config_.norm_rounding};
-  head_ = &store.at("lm_head.weight");
 }
 
 Value Llama::forward_unit(Context& ctx, int index, const Value& input) const {
-  if (index < 0 || index >= units()) {
-    throw ShapeError(fmt::format("Llama: unit {} asked for, there are {}", index, units()));
+  if (index < stage_.first || index >= stage_.last) {
+    throw ShapeError(
+        fmt::format("Llama: unit {} asked for, this stage has [{}, {})", index, stage_.first, stage_.last));
   }
   if (ctx.tape != nullptr) {
     ctx.tape->begin_unit(index);
@@ -60,7 +71,7 @@ Value Llama::forward_unit(Context& ctx, int index, const Value& input) const {
   if (index == units() - 1) {
     return norm_.forward(ctx, input);
   }
-  const Block& block = blocks_[static_cast<std::size_t>(index - 1)];
+  const Block& block = blocks_[static_cast<std::size_t>(index - std::max(1, stage_.first))];
   return autograd::segment(ctx, index - 1, input,
                            [&block](Context& inner, const Value& x) { return block.forward(inner, x); });
 }

@@ -49,6 +49,11 @@ void validate(const LlamaConfig& config);
 // are `model.layers.N.self_attn.qkv_proj.{weight,bias}` and `model.layers.N.mlp.gate_up_proj.{weight,bias}`.
 std::vector<ParamSpec> parameter_specs(const LlamaConfig& config);
 
+// The rows of that table that a pipeline stage of units [units.first, units.last) stores.  Where the embeddings are
+// tied and the stage has the head without the embedding, the head is stored as `lm_head.weight` with the embedding's
+// initial values: its gradient and the embedding's are to be summed over the two stages.
+std::vector<ParamSpec> stage_specs(const LlamaConfig& config, autograd::UnitRange units);
+
 // One transformer block.
 struct Block {
   nn::RmsNorm attention_norm;
@@ -67,11 +72,17 @@ class Llama {
  public:
   // Throws ConfigError (see validate) and ShapeError when the store lacks a parameter.
   Llama(const LlamaConfig& config, WeightStore& store);
+  // The same of one pipeline stage: only units [stage.first, stage.last) may be asked for, and the head of the last
+  // one.
+  Llama(const LlamaConfig& config, WeightStore& store, autograd::UnitRange stage);
   Llama(const Llama&) = delete;
   Llama& operator=(const Llama&) = delete;
 
   const LlamaConfig& config() const { return config_; }
-  int units() const { return static_cast<int>(blocks_.size()) + 2; }
+  int units() const { return static_cast<int>(config_.num_hidden_layers) + 2; }
+  autograd::UnitRange stage() const { return stage_; }
+  // The type of weights and activations.
+  DType dtype() const { return dtype_; }
 
   // Unit `index` applied to the result of the one before; unit 0 takes token ids, [tokens] i32 (negative: padding).
   // Result: [tokens, hidden].
@@ -89,11 +100,13 @@ class Llama {
 
  private:
   LlamaConfig config_;
-  const autograd::Parameter* embedding_;
+  autograd::UnitRange stage_;
+  DType dtype_;
+  const autograd::Parameter* embedding_ = nullptr;
   nn::Rope rope_;
-  std::vector<Block> blocks_;
+  std::vector<Block> blocks_;  // of the stage
   nn::RmsNorm norm_;
-  const autograd::Parameter* head_;
+  const autograd::Parameter* head_ = nullptr;
 };
 
 }  // namespace caravan::model

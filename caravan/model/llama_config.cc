@@ -139,4 +139,16 @@ std::vector<ParamSpec> parameter_specs(const LlamaConfig& config) {
   return specs;
 }
 
+std::vector<ParamSpec> stage_specs(const LlamaConfig& config, autograd::UnitRange units) {
+  std::vector<ParamSpec> specs = parameter_specs(config);
+  std::erase_if(specs, [&](const ParamSpec& spec) { return spec.unit < units.first || spec.unit >= units.last; });
+  for (ParamSpec& spec : specs) {
+    if (!spec.alias_of.empty() && units.first > 0) {
+      spec.parts.front().name = spec.alias_of;  // the key of its initial values
+      spec.alias_of.clear();
+    }
+  }
+  return specs;
+}
+
 }  // namespace caravan::model

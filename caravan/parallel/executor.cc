@@ -1,0 +1,223 @@
+#include "caravan/parallel/executor.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+#include <span>
+
+#include "caravan/base/error.h"
+#include "caravan/ops/elementwise.h"
+#include "caravan/tensor/copy.h"
+
+namespace caravan::parallel {
+
+namespace {
+
+using autograd::Value;
+
+Tensor upload(ops::Context& ctx, const std::vector<std::int32_t>& values) {
+  const Tensor tensor = ctx.allocate(DType::kI32, {static_cast<std::int64_t>(values.size())});
+  copy_from_host(tensor, std::as_bytes(std::span(values)));
+  return tensor;
+}
+
+// What one micro-batch keeps on this stage between its forward and its last backward.
+struct InFlight {
+  autograd::Tape tape;
+  autograd::Context pass;
+  autograd::Slot input = autograd::kNoSlot;
+  autograd::Slot output = autograd::kNoSlot;
+
+  InFlight(ops::Context& ctx, const MicroBatch& batch, const autograd::SavePolicy& policy)
+      : tape(ctx), pass(ctx, batch.layout) {
+    pass.tape = &tape;
+    pass.checkpointing = policy;
+  }
+};
+
+void check(const Schedule& schedule, const model::Llama& stage, const std::vector<MicroBatch>& batches,
+           const comm::Communicator& pipeline) {
+  const std::vector<std::string> found = problems(schedule);
+  if (!found.empty()) {
+    throw ConfigError("pipeline schedule: " + found.front());
+  }
+  if (schedule.stages != static_cast<int>(schedule.steps.size())) {
+    throw UnsupportedError(fmt::format("pipeline schedule: {} stages on {} ranks; one stage a rank is supported",
+                                       schedule.stages, schedule.steps.size()));
+  }
+  if (schedule.stages != pipeline.size() || schedule.micro_batches != static_cast<int>(batches.size())) {
+    throw ConfigError(fmt::format("pipeline schedule: made for {} stages and {} micro-batches, given {} ranks and {}",
+                                  schedule.stages, schedule.micro_batches, pipeline.size(), batches.size()));
+  }
+  const int number =
+      static_cast<int>(std::ranges::find(schedule.rank_of_stage, pipeline.rank()) - schedule.rank_of_stage.begin());
+  const autograd::UnitRange mine = stage_units(stage.units(), number, schedule.stages);
+  if (mine.first != stage.stage().first || mine.last != stage.stage().last) {
+    throw ConfigError(fmt::format("pipeline schedule: rank {} should hold units [{}, {}), the model given has [{}, {})",
+                                  pipeline.rank(), mine.first, mine.last, stage.stage().first, stage.stage().last));
+  }
+}
+
+// One rank's walk through its steps.
+class Runner {
+ public:
+  Runner(ops::Context& ctx, const model::Llama& stage, const Schedule& schedule, const std::vector<MicroBatch>& batches,
+         comm::Communicator& pipeline, const ExecutorOptions& options)
+      : ctx_(ctx),
+        stage_(stage),
+        schedule_(schedule),
+        batches_(batches),
+        pipeline_(pipeline),
+        options_(options),
+        in_flight_(batches.size()),
+        backwards_left_(static_cast<int>(batches.size())) {}
+
+  double run() {
+    for (const Step& step : schedule_.steps[static_cast<std::size_t>(pipeline_.rank())]) {
+      switch (step.work) {
+        case Work::kForward:
+          forward(step);
+          break;
+        case Work::kBackward:
+        case Work::kInputGradient:
+          backward(step);
+          break;
+        case Work::kWeightGradient:
+          weight_gradients(step);
+          break;
+      }
+    }
+    return loss_;
+  }
+
+ private:
+  bool first(const Step& step) const { return step.stage == 0; }
+  bool last(const Step& step) const { return step.stage + 1 == schedule_.stages; }
+  int rank_of(int stage) const { return schedule_.rank_of_stage[static_cast<std::size_t>(stage)]; }
+  std::unique_ptr<InFlight>& held(const Step& step) { return in_flight_[static_cast<std::size_t>(step.micro_batch)]; }
+
+  // [rows, hidden] of activations or their gradient.
+  Tensor message(const Step& step) {
+    return ctx_.allocate(
+        dtype_, {batches_[static_cast<std::size_t>(step.micro_batch)].layout.rows, stage_.config().hidden_size});
+  }
+
+  void forward(const Step& step) {
+    const MicroBatch& batch = batches_[static_cast<std::size_t>(step.micro_batch)];
+    held(step) = std::make_unique<InFlight>(ctx_, batch, options_.checkpointing);
+    InFlight& flight = *held(step);
+    Value x;
+    if (first(step)) {
+      x.tensor = upload(ctx_, batch.ids);
+    } else {
+      x.tensor = message(step);
+      pipeline_.receive(x.tensor, rank_of(step.stage - 1));
+      x.slot = flight.input = flight.tape.new_slot();
+    }
+    for (int unit = stage_.stage().first; unit < stage_.stage().last; ++unit) {
+      x = stage_.forward_unit(flight.pass, unit, x);
+    }
+    if (!last(step)) {
+      flight.output = x.slot;
+      pipeline_.send(x.tensor, rank_of(step.stage + 1));
+      return;
+    }
+    const Value losses = stage_.token_losses(flight.pass, x, upload(ctx_, batch.targets), options_.loss_scale);
+    if (!ctx_.dry_run()) {
+      for (const double one : to_doubles(losses.tensor)) {
+        loss_ += one;
+      }
+    }
+  }
+
+  void backward(const Step& step) {
+    InFlight& flight = *held(step);
+    if (!last(step)) {
+      const Tensor gradient = message(step);
+      pipeline_.receive(gradient, rank_of(step.stage + 1));
+      flight.tape.seed(flight.output, gradient);
+    }
+    const bool whole = step.work == Work::kBackward;
+    const bool completes = whole && --backwards_left_ == 0;
+    for (int unit = stage_.stage().last - 1; unit >= stage_.stage().first; --unit) {
+      if (whole) {
+        flight.tape.backward(flight.pass, {unit, unit + 1});
+      } else {
+        flight.tape.backward_inputs(flight.pass, {unit, unit + 1});
+      }
+      if (completes && options_.on_unit_done) {
+        options_.on_unit_done(unit);
+      }
+    }
+    if (!first(step)) {
+      pipeline_.send(flight.tape.take(flight.input), rank_of(step.stage - 1));
+    }
+    if (whole) {
+      held(step).reset();
+    }
+  }
+
+  void weight_gradients(const Step& step) {
+    InFlight& flight = *held(step);
+    const bool completes = --backwards_left_ == 0;
+    for (int unit = stage_.stage().last - 1; unit >= stage_.stage().first; --unit) {
+      flight.tape.backward_weights(flight.pass, {unit, unit + 1});
+      if (completes && options_.on_unit_done) {
+        options_.on_unit_done(unit);
+      }
+    }
+    held(step).reset();
+  }
+
+  ops::Context& ctx_;
+  const model::Llama& stage_;
+  const Schedule& schedule_;
+  const std::vector<MicroBatch>& batches_;
+  comm::Communicator& pipeline_;
+  const ExecutorOptions& options_;
+  std::vector<std::unique_ptr<InFlight>> in_flight_;
+  int backwards_left_;
+  DType dtype_ = stage_.dtype();
+  double loss_ = 0.0;
+};
+
+}  // namespace
+
+std::int64_t valid_targets(const std::vector<MicroBatch>& batches) {
+  std::int64_t count = 0;
+  for (const MicroBatch& batch : batches) {
+    count += std::ranges::count_if(batch.targets, [](std::int32_t t) { return t != ops::kIgnoredTarget; });
+  }
+  return count;
+}
+
+autograd::UnitRange stage_units(int units, int stage, int stages) {
+  const int each = units / stages;
+  const int rest = units % stages;
+  const int first = stage * each + std::min(stage, rest);
+  return {first, first + each + (stage < rest ? 1 : 0)};
+}
+
+double run_schedule(ops::Context& ctx, const model::Llama& stage, const Schedule& schedule,
+                    const std::vector<MicroBatch>& batches, comm::Communicator& pipeline,
+                    const ExecutorOptions& options) {
+  check(schedule, stage, batches, pipeline);
+  return Runner(ctx, stage, schedule, batches, pipeline, options).run();
+}
+
+void sum_tied_gradients(ops::Context& ctx, autograd::WeightStore& store, const model::LlamaConfig& config,
+                        comm::Communicator& pipeline) {
+  const int last = pipeline.size() - 1;
+  if (!config.tie_word_embeddings || last == 0 || (pipeline.rank() != 0 && pipeline.rank() != last)) {
+    return;
+  }
+  const bool head = pipeline.rank() == last;
+  const Tensor& gradient = store.at(head ? "lm_head.weight" : "model.embed_tokens.weight").gradient;
+  const Tensor other = ctx.allocate(gradient.dtype(), gradient.shape(), Segment::kWorkspace);
+  pipeline.send(gradient, head ? 0 : last);
+  pipeline.receive(other, head ? 0 : last);
+  ops::add(ctx, gradient, gradient, other);
+}
+
+}  // namespace caravan::parallel

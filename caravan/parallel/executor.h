@@ -1,0 +1,53 @@
+// Runs a pipeline schedule on one rank: forwards, backwards and the messages between stages that follow from them.
+//
+// The executor knows units and tapes, not what a unit computes.  Gradient accumulation is the schedule of one stage.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "caravan/autograd/save_policy.h"
+#include "caravan/comm/communicator.h"
+#include "caravan/layout/sequence_layout.h"
+#include "caravan/model/llama.h"
+#include "caravan/parallel/schedule.h"
+
+namespace caravan::parallel {
+
+// One packed micro-batch.  Every rank of a pipeline has all of them; only the first stage reads ids, only the last
+// targets.
+struct MicroBatch {
+  SequenceLayout layout;
+  std::vector<std::int32_t> ids;      // [rows], negative for padding
+  std::vector<std::int32_t> targets;  // [rows], ops::kIgnoredTarget where nothing is predicted
+};
+
+// Targets that count.
+std::int64_t valid_targets(const std::vector<MicroBatch>& batches);
+
+struct ExecutorOptions {
+  double loss_scale = 1.0;  // 1 over the valid targets of the whole global batch
+  autograd::SavePolicy checkpointing;
+  std::function<void(int unit)> on_unit_done;  // after the last backward through a unit: where data parallelism reduces
+};
+
+// Units [first, last) of stage `stage` when `units` of them are shared out as evenly as can be, earlier stages taking
+// the rest.
+autograd::UnitRange stage_units(int units, int stage, int stages);
+
+// Does this rank's steps of the schedule on its stage (schedules with one stage a rank) and adds to the gradients of
+// the stage's parameters.  `pipeline` has a rank for every stage.  Returns the sum of the negative log likelihoods on
+// the last stage's rank, 0 on others.
+// Throws ConfigError when the schedule has problems() or does not fit batches, stage or communicator, UnsupportedError
+// for several stages on a rank, and what ops and messages throw.
+double run_schedule(ops::Context& ctx, const model::Llama& stage, const Schedule& schedule,
+                    const std::vector<MicroBatch>& batches, comm::Communicator& pipeline,
+                    const ExecutorOptions& options);
+
+// Tied embeddings on two stages: sums the gradients of the embedding (first rank) and the head (last rank) on both.  A
+// no-op with one stage.  All ranks of the pipeline call it.
+void sum_tied_gradients(ops::Context& ctx, autograd::WeightStore& store, const model::LlamaConfig& config,
+                        comm::Communicator& pipeline);
+
+}  // namespace caravan::parallel
