@@ -37,8 +37,28 @@ void refuse_overwriting_inputs(const ParsedOptions& options) {
   }
 }
 
+autograd::SavePolicy policy_of(const ParsedOptions& options) {
+  const std::string name = options.text("--checkpointing");
+  autograd::SavePolicy policy;
+  if (name == "full") {
+    policy.mode = autograd::CheckpointMode::kFull;
+  } else if (name == "selective") {
+    policy.mode = autograd::CheckpointMode::kSelective;
+  } else if (name == "every-second") {
+    policy.mode = autograd::CheckpointMode::kEveryNth;
+  }
+  return policy;
+}
+
 int run_dump(const ParsedOptions& options, Streams streams) {
-  const model_io::DumpRequest request = request_of(options);
+  model_io::DumpRequest request = request_of(options);
+  request.checkpointing = policy_of(options);
+  if (options.has("--print-tape")) {
+    if (!request.gradients) {
+      throw InputError("dump: there is a tape only for gradients; add gradients to --what");
+    }
+    request.on_tape = [&](const autograd::Tape& tape) { streams.err << autograd::print_tape(tape); };
+  }
   const bool dry_run = options.has("--dry-run");
   if ((request.logits || request.hidden || request.gradients) && !dry_run && !options.has("--output")) {
     throw InputError("dump: logits, hidden states and gradients need a file to go to; give --output OUT.safetensors");
@@ -115,6 +135,18 @@ Command dump_command() {
        .value_name = "OUT.safetensors",
        .kind = OptionKind::kFile,
        .help = "where logits, hidden states and gradients go"},
+      {.name = "--checkpointing",
+       .value_name = "POLICY",
+       .kind = OptionKind::kChoice,
+       .help =
+           "what gradients keep of the forward pass: full keeps a block's input alone, selective attention and every "
+           "second product",
+       .default_value = "none",
+       .choices = {"none", "full", "every-second", "selective"}},
+      {.name = "--print-tape",
+       .value_name = "",
+       .kind = OptionKind::kFlag,
+       .help = "print what the gradients' forward pass kept, node by node, on standard error"},
       {.name = "--dry-run",
        .value_name = "",
        .kind = OptionKind::kFlag,

@@ -255,6 +255,9 @@ DumpResult dump(ops::Context& ctx, const LoadedModel& model, const IdLists& ids,
   }
   if (request.gradients) {
     x = {};
+    if (request.on_tape) {
+      request.on_tape(tape);
+    }
     tape.backward(pass, {0, llama.units()});
     append_gradients(model, output);
   }

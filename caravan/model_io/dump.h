@@ -32,8 +32,9 @@ struct DumpRequest {
   bool logits = false;
   bool hidden = false;
   bool loss = false;
-  bool gradients = false;                   // needs a model loaded with LoadOptions::training
-  autograd::SavePolicy checkpointing = {};  // of the gradients' forward pass
+  bool gradients = false;                                   // needs a model loaded with LoadOptions::training
+  autograd::SavePolicy checkpointing = {};                  // of the gradients' forward pass
+  std::function<void(const autograd::Tape&)> on_tape = {};  // sees the tape between the two passes
 };
 
 struct DumpResult {
