@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "caravan/base/error.h"
+
 namespace caravan::autograd {
 
 bool checkpointed(const SavePolicy& policy, std::int64_t layer) {
@@ -10,6 +12,10 @@ bool checkpointed(const SavePolicy& policy, std::int64_t layer) {
     case CheckpointMode::kNone:
       return false;
     case CheckpointMode::kEveryNth:
+      if (policy.every < 1) {
+        throw ConfigError(
+            fmt::format("activation checkpointing: every n-th layer needs n of at least 1, found {}", policy.every));
+      }
       return (layer + 1) % policy.every == 0;
     case CheckpointMode::kFull:
     case CheckpointMode::kSelective:
@@ -34,7 +40,8 @@ std::string to_string(const SavePolicy& policy) {
     case CheckpointMode::kEveryNth:
       return fmt::format("every {}", policy.every);
     case CheckpointMode::kSelective:
-      return fmt::format("selective: {}", fmt::join(policy.save, ", "));
+      return fmt::format("selective: {}{}", fmt::join(policy.save, ", "),
+                         policy.save.contains("linear") ? " (every second one)" : "");
   }
   return "unknown";
 }

@@ -25,14 +25,14 @@ struct SavePolicy {
   bool operator==(const SavePolicy&) const = default;
 };
 
-// Whether block `layer` (from 0) is a checkpointed segment at all.
+// Whether block `layer` (from 0) is a checkpointed segment at all.  Throws ConfigError when `every` is below 1.
 bool checkpointed(const SavePolicy& policy, std::int64_t layer);
 
 // Whether the result of an op inside a checkpointed segment is kept; `product` counts the linear ops of the segment
 // from 1 (0 for other ops).
 bool keeps(const SavePolicy& policy, const std::string& op, std::int64_t product);
 
-// "none", "full", "every 2", "selective: attention, every second linear"
+// "none", "full", "every 2", "selective: attention, linear (every second one)"
 std::string to_string(const SavePolicy& policy);
 
 }  // namespace caravan::autograd

@@ -40,43 +40,61 @@ void Tape::begin_unit(int unit) {
   unit_ = unit;
 }
 
-void Tape::backward_inputs(Context& ctx, UnitRange units) {
-  for (auto entry = entries_.rbegin(); entry != entries_.rend(); ++entry) {
-    if (!inside(entry->unit, units) || entry->inputs_done) {
-      continue;
+void Tape::run_inputs(Context& ctx, Entry& entry) {
+  if (!entry.inputs_done) {
+    entry.node->input_grad(ctx, *this);
+    entry.inputs_done = true;
+  }
+}
+
+void Tape::run_weights(Context& ctx, Entry& entry) {
+  if (!entry.weights_done) {
+    entry.node->weight_grad(ctx);
+    entry.weights_done = true;
+  }
+}
+
+void Tape::require_done_above(UnitRange units) const {
+  for (const Entry& entry : entries_) {
+    if (entry.unit >= units.last && !entry.inputs_done) {
+      throw ShapeError(fmt::format("tape: units [{}, {}) asked to go back before unit {}, which stands above them",
+                                   units.first, units.last, entry.unit));
     }
-    entry->node->input_grad(ctx, *this);
-    entry->inputs_done = true;
-    if (!entry->node->splittable()) {
-      entry->node->weight_grad(ctx);
-      entry->weights_done = true;
+  }
+}
+
+void Tape::backward_inputs(Context& ctx, UnitRange units) {
+  require_done_above(units);
+  for (auto entry = entries_.rbegin(); entry != entries_.rend(); ++entry) {
+    if (inside(entry->unit, units)) {
+      run_inputs(ctx, *entry);
+      if (!entry->node->splittable()) {
+        run_weights(ctx, *entry);
+      }
     }
   }
 }
 
 void Tape::backward_weights(Context& ctx, UnitRange units) {
   for (auto entry = entries_.rbegin(); entry != entries_.rend(); ++entry) {
-    if (!inside(entry->unit, units) || entry->weights_done) {
+    if (!inside(entry->unit, units)) {
       continue;
     }
     if (!entry->inputs_done) {
       throw ShapeError(
           fmt::format("tape: weight gradients of unit {} asked for before its input gradients", entry->unit));
     }
-    entry->node->weight_grad(ctx);
-    entry->weights_done = true;
+    run_weights(ctx, *entry);
   }
 }
 
 void Tape::backward(Context& ctx, UnitRange units) {
+  require_done_above(units);
   for (auto entry = entries_.rbegin(); entry != entries_.rend(); ++entry) {
-    if (!inside(entry->unit, units) || entry->inputs_done) {
-      continue;
+    if (inside(entry->unit, units)) {
+      run_inputs(ctx, *entry);
+      run_weights(ctx, *entry);
     }
-    entry->node->input_grad(ctx, *this);
-    entry->inputs_done = true;
-    entry->node->weight_grad(ctx);
-    entry->weights_done = true;
   }
 }
 

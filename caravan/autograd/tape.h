@@ -86,7 +86,8 @@ class Tape {
 
   // Contributes a gradient from outside: the next stage's, or a test's.
   void seed(Slot slot, const Tensor& gradient) { pass_on(slot, gradient); }
-  // Walks the nodes of the units from last to first: input_grad of each, and what is not splittable.
+  // Walks the nodes of the units from last to first: input_grad of each, and what is not splittable.  Units go
+  // back from last to first: throws ShapeError when one above the range has not.
   void backward_inputs(Context& ctx, UnitRange units);
   // weight_grad of each node of the units that has one left, from last to first.  Throws ShapeError when input_grad has
   // not run.
@@ -120,6 +121,10 @@ class Tape {
   int last_unit() const { return unit_; }
 
  private:
+  void run_inputs(Context& ctx, Entry& entry);
+  void run_weights(Context& ctx, Entry& entry);
+  void require_done_above(UnitRange units) const;
+
   ops::Context* ops_;
   std::vector<Entry> entries_;
   std::vector<Tensor> gradients_;  // by slot

@@ -41,6 +41,7 @@ struct ParamSpec {
   DecayGroup decay = DecayGroup::kMatrix;
   int unit = 0;  // the model unit that owns it: 0 embedding, 1..layers the blocks, layers + 1 norm and head
   bool trainable = true;
+  bool replica = false;  // a copy of a parameter that another pipeline stage holds and counts: not part of norms
   std::string alias_of;  // not stored: the parameter of that name serves (a tied head)
 };
 

@@ -84,7 +84,14 @@ Value Llama::forward(Context& ctx, const Tensor& ids) const {
   return x;
 }
 
+void Llama::require_head() const {
+  if (head_ == nullptr) {
+    throw ShapeError(fmt::format("Llama: the stage of units [{}, {}) has no head", stage_.first, stage_.last));
+  }
+}
+
 Tensor Llama::logits(Context& ctx, const Tensor& hidden) const {
+  require_head();
   const DType dtype = hidden.dtype() == DType::kF64 ? DType::kF64 : DType::kF32;
   const Tensor y = ctx.ops.allocate(dtype, {hidden.rows(), config_.vocab_size});
   ops::linear(ctx.ops, y, hidden, head_->weight);
@@ -92,6 +99,7 @@ Tensor Llama::logits(Context& ctx, const Tensor& hidden) const {
 }
 
 Value Llama::token_losses(Context& ctx, const Value& hidden, const Tensor& targets, double scale) const {
+  require_head();
   return autograd::loss_head(ctx, hidden, *head_, targets, scale);
 }
 

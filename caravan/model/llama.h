@@ -99,6 +99,8 @@ class Llama {
   Value token_losses(Context& ctx, const Value& hidden, const Tensor& targets, double scale = 1.0) const;
 
  private:
+  void require_head() const;
+
   LlamaConfig config_;
   autograd::UnitRange stage_;
   DType dtype_;

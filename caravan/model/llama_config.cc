@@ -146,6 +146,7 @@ std::vector<ParamSpec> stage_specs(const LlamaConfig& config, autograd::UnitRang
     if (!spec.alias_of.empty() && units.first > 0) {
       spec.parts.front().name = spec.alias_of;  // the key of its initial values
       spec.alias_of.clear();
+      spec.replica = true;
     }
   }
   return specs;

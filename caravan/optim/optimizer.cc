@@ -41,7 +41,7 @@ double squared_gradient_norm(ops::Context& ctx, const autograd::WeightStore& sto
   const Tensor sum = ctx.allocate(DType::kF64, {1}, Segment::kWorkspace);
   ops::zero(ctx, sum);
   for (const autograd::Parameter& parameter : store.parameters()) {
-    if (parameter.gradient.defined()) {
+    if (parameter.gradient.defined() && !parameter.spec.replica) {
       ops::add_sum_of_squares(ctx, sum, parameter.gradient);
     }
   }
@@ -50,7 +50,9 @@ double squared_gradient_norm(ops::Context& ctx, const autograd::WeightStore& sto
 
 double clip_coefficient(double norm, double max_norm) {
   constexpr double kTorchEpsilon = 1e-6;
-  return max_norm <= 0.0 ? 1.0 : std::min(1.0, max_norm / (norm + kTorchEpsilon));
+  const double coefficient = max_norm / (norm + kTorchEpsilon);
+  // Written so that a norm that is no number stays visible.
+  return max_norm <= 0.0 || coefficient > 1.0 ? 1.0 : coefficient;
 }
 
 Optimizer::Optimizer(ops::Context& ctx, autograd::WeightStore& store, const AdamWConfig& config)

@@ -30,8 +30,9 @@ struct AdamWConfig {
 // Throws ConfigError naming the field when a number is impossible.
 void validate(const AdamWConfig& config);
 
-// The square of the L2 norm over all gradients of the store, summed in f64 in the order of the parameters: the same
-// bits for every thread count.  Ranks that hold parts of the gradients add their squares.  0 on the meta device.
+// The square of the L2 norm over all gradients of the store but replicas, summed in f64 in the order of the parameters:
+// the same bits for every thread count.  Ranks that hold parts of the gradients add their squares.  0 on the meta
+// device.
 double squared_gradient_norm(ops::Context& ctx, const autograd::WeightStore& store);
 
 // What gradients are multiplied by so that their norm is at most `max_norm` (0: never): torch's clip_grad_norm_,

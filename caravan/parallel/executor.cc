@@ -50,9 +50,18 @@ void check(const Schedule& schedule, const model::Llama& stage, const std::vecto
     throw ConfigError(fmt::format("pipeline schedule: made for {} stages and {} micro-batches, given {} ranks and {}",
                                   schedule.stages, schedule.micro_batches, pipeline.size(), batches.size()));
   }
-  const int number =
-      static_cast<int>(std::ranges::find(schedule.rank_of_stage, pipeline.rank()) - schedule.rank_of_stage.begin());
-  const autograd::UnitRange mine = stage_units(stage.units(), number, schedule.stages);
+  if (schedule.stages > stage.units()) {
+    throw ConfigError(fmt::format("pipeline schedule: {} stages for a model of {} units; use fewer stages",
+                                  schedule.stages, stage.units()));
+  }
+  for (int number = 0; number < schedule.stages; ++number) {
+    if (schedule.rank_of_stage[static_cast<std::size_t>(number)] != number) {
+      throw UnsupportedError(
+          fmt::format("pipeline schedule: stage {} stands on rank {}; stage n on rank n is supported", number,
+                      schedule.rank_of_stage[static_cast<std::size_t>(number)]));
+    }
+  }
+  const autograd::UnitRange mine = stage_units(stage.units(), pipeline.rank(), schedule.stages);
   if (mine.first != stage.stage().first || mine.last != stage.stage().last) {
     throw ConfigError(fmt::format("pipeline schedule: rank {} should hold units [{}, {}), the model given has [{}, {})",
                                   pipeline.rank(), mine.first, mine.last, stage.stage().first, stage.stage().last));
@@ -214,6 +223,9 @@ void sum_tied_gradients(ops::Context& ctx, autograd::WeightStore& store, const m
   }
   const bool head = pipeline.rank() == last;
   const Tensor& gradient = store.at(head ? "lm_head.weight" : "model.embed_tokens.weight").gradient;
+  if (!gradient.defined()) {
+    return;  // frozen, on both stages
+  }
   const Tensor other = ctx.allocate(gradient.dtype(), gradient.shape(), Segment::kWorkspace);
   pipeline.send(gradient, head ? 0 : last);
   pipeline.receive(other, head ? 0 : last);

@@ -58,7 +58,8 @@ std::string print(const Schedule& schedule);
 Schedule parse(const std::string& text);
 
 // Why the schedule cannot run or would compute something else: every (stage, micro-batch) needs exactly one F and
-// either one B or one I followed by one W, on its stage's rank; dependencies must admit an order (no deadlock).  Empty
+// either one B or one I followed by one W, on its stage's rank; dependencies must admit an order (no deadlock);
+// neighbouring stages must take the micro-batches in one order.  Empty
 // when all is well; of very many reasons only the first.
 std::vector<std::string> problems(const Schedule& schedule);
 

@@ -265,6 +265,30 @@ void require_sound(const char* function, const Schedule& schedule, const Duratio
 
 }  // namespace
 
+// Messages between two stages carry no name: both sides must take the micro-batches in one order, forwards and
+// gradients each.
+void find_crossed_messages(const Schedule& schedule, std::vector<std::string>& found) {
+  const auto order = [&](int stage, bool forward) {
+    std::vector<int> result;
+    const int rank = schedule.rank_of_stage[static_cast<std::size_t>(stage)];
+    for (const Step& step : schedule.steps[static_cast<std::size_t>(rank)]) {
+      const bool gradient = step.work == Work::kBackward || step.work == Work::kInputGradient;
+      if (step.stage == stage && (forward ? step.work == Work::kForward : gradient)) {
+        result.push_back(step.micro_batch);
+      }
+    }
+    return result;
+  };
+  for (int stage = 0; stage + 1 < schedule.stages; ++stage) {
+    for (const bool forward : {true, false}) {
+      if (order(stage, forward) != order(stage + 1, forward)) {
+        found.push_back(fmt::format("stages {} and {} take the {} of the micro-batches in different orders", stage,
+                                    stage + 1, forward ? "forwards" : "gradients"));
+      }
+    }
+  }
+}
+
 std::vector<std::string> problems(const Schedule& schedule) {
   std::vector<std::string> found = malformed(schedule);
   if (!found.empty()) {
@@ -279,6 +303,9 @@ std::vector<std::string> problems(const Schedule& schedule) {
   }
   if (found.empty()) {
     find_deadlock(schedule, found);
+  }
+  if (found.empty()) {
+    find_crossed_messages(schedule, found);
   }
   if (found.size() > kMostProblems) {
     found.resize(kMostProblems);

@@ -220,6 +220,23 @@ TEST(Training, UnitsMayGoBackOneByOne) {
   EXPECT_EQ(model.gradients(), whole.gradients());
 }
 
+TEST(Training, UnitsOutOfOrderAreRefused) {
+  Trainee model(config_with_contrast(), ops::Backend::kRef, DType::kF64);
+  const SequenceLayout layout = pack(kBatch.lengths);
+  autograd::Tape tape(model.ops);
+  autograd::Context pass(model.ops, layout);
+  pass.tape = &tape;
+  model.forward(pass, kBatch, kScale);
+  EXPECT_THROW(tape.backward_inputs(pass, {0, 2}), ShapeError);
+  EXPECT_THROW(tape.backward(pass, {1, 2}), ShapeError);
+  // Both halves after one of them alone: nothing is lost.
+  tape.backward_inputs(pass, {0, model.llama.units()});
+  tape.backward(pass, {0, model.llama.units()});
+  Trainee whole(config_with_contrast(), ops::Backend::kRef, DType::kF64);
+  whole.run(kBatch, kScale);
+  EXPECT_EQ(model.gradients(), whole.gradients());
+}
+
 struct PolicyCase {
   const char* name;
   SavePolicy policy;

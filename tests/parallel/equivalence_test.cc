@@ -9,6 +9,7 @@
 
 #include "caravan/base/error.h"
 #include "caravan/model/presets.h"
+#include "caravan/optim/optimizer.h"
 #include "caravan/parallel/data_parallel.h"
 #include "caravan/parallel/executor.h"
 #include "caravan/tensor/copy.h"
@@ -61,7 +62,8 @@ struct Plan {
 };
 
 struct Outcome {
-  Gradients gradients;  // by Hugging Face name, of data rank 0
+  Gradients gradients;        // by Hugging Face name, of data rank 0
+  double squared_norm = 0.0;  // over the stages of data rank 0
   double loss = 0.0;
   std::vector<std::vector<comm::LedgerEntry>> data_ledgers;  // of stage 0, by data rank
 };
@@ -116,6 +118,7 @@ void run_rank(const Plan& plan, comm::Communicator& world, Outcome& outcome, std
   if (data_rank != 0) {
     return;
   }
+  outcome.squared_norm += optim::squared_gradient_norm(ctx, *store);
   for (const autograd::Parameter& parameter : store->parameters()) {
     for (const ParamPart& part : parameter.spec.parts) {
       // A tied head's own copy has the embedding's name: both stages must hold the whole sum.
@@ -154,6 +157,7 @@ Outcome run_alone(int data_ranks, bool tied) {
     outcome.loss +=
         run_schedule(ctx, llama, accumulate(kMicroBatches), batches_of(rank), *self, options) * options.loss_scale;
   }
+  outcome.squared_norm = optim::squared_gradient_norm(ctx, *store);
   for (const autograd::Parameter& parameter : store->parameters()) {
     for (const ParamPart& part : parameter.spec.parts) {
       outcome.gradients[part.name] = to_doubles(autograd::part_rows(parameter.gradient, part));
@@ -184,6 +188,7 @@ void expect_equivalent(const Plan& plan) {
   const Outcome divided = run(plan);
   EXPECT_LE(distance(alone.gradients, divided.gradients), kTolerance);
   EXPECT_NEAR(alone.loss, divided.loss, kTolerance * alone.loss);
+  EXPECT_NEAR(alone.squared_norm, divided.squared_norm, kTolerance * alone.squared_norm);
   for (const auto& ledger : divided.data_ledgers) {
     EXPECT_EQ(ledger, divided.data_ledgers.front());
     EXPECT_FALSE(ledger.empty());
@@ -267,6 +272,15 @@ TEST(RunSchedule, RefusesWhatDoesNotFit) {
   const auto self = comm::make_self();
   EXPECT_THROW(run_schedule(ctx, llama, accumulate(3), batches_of(0), *self, {}), ConfigError);
   EXPECT_THROW(run_schedule(ctx, llama, gpipe(2, kMicroBatches), batches_of(0), *self, {}), ConfigError);
+  std::string message;
+  try {
+    comm::run_threads(6, [&](comm::Communicator& pipeline) {
+      run_schedule(ctx, llama, gpipe(6, kMicroBatches), batches_of(0), pipeline, {});
+    });
+  } catch (const ConfigError& error) {
+    message = error.what();
+  }
+  EXPECT_NE(message.find("fewer stages"), std::string::npos) << message;
 }
 
 }  // namespace

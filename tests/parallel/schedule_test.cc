@@ -363,5 +363,11 @@ TEST(Schedule, RefusesADrawingOfAMillionColumns) {
             "time");
 }
 
+TEST(ScheduleProblems, NeighboursMustAgreeOnTheOrderOfMicroBatches) {
+  const Schedule crossed = parse("rank 0: F0.0 F0.1 B0.0 B0.1\nrank 1: F1.1 B1.1 F1.0 B1.0\n");
+  ASSERT_FALSE(problems(crossed).empty());
+  EXPECT_NE(problems(crossed).front().find("different orders"), std::string::npos) << problems(crossed).front();
+}
+
 }  // namespace
 }  // namespace caravan::parallel
