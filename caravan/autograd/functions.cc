@@ -1,5 +1,6 @@
 #include "caravan/autograd/functions.h"
 
+#include <initializer_list>
 #include <memory>
 #include <utility>
 
@@ -37,6 +38,15 @@ Value recorded(Context& ctx, const Tensor& tensor) {
   return {tensor, ctx.tape == nullptr ? kNoSlot : ctx.tape->new_slot()};
 }
 
+// Bytes of all of them; an undefined tensor has none.
+double bytes_of(std::initializer_list<Tensor> tensors) {
+  double bytes = 0.0;
+  for (const Tensor& tensor : tensors) {
+    bytes += tensor.defined() ? static_cast<double>(tensor.bytes()) : 0.0;
+  }
+  return bytes;
+}
+
 Tensor float_per_row(Context& ctx, DType activations, const Shape& shape) {
   return ctx.ops.allocate(activations == DType::kF64 ? DType::kF64 : DType::kF32, shape);
 }
@@ -49,6 +59,7 @@ Value embedding(Context& ctx, const Parameter& table, const Tensor& ids, std::in
   const Value y = recorded(ctx, tensor);
   if (ctx.tape != nullptr) {
     auto node = std::make_unique<EmbeddingNode>();
+    node->bytes = bytes_of({ids, tensor, tensor});
     node->ids = ids;
     node->table = &table;
     node->padding_id = padding_id;
@@ -69,6 +80,8 @@ Value linear(Context& ctx, const Value& x, const Parameter& weight, const Parame
   const Value y = recorded(ctx, results[0]);
   if (ctx.tape != nullptr) {
     auto node = std::make_unique<LinearNode>();
+    node->bytes = bytes_of({x.tensor, weight.tensor(), bias == nullptr ? Tensor() : bias->tensor(),
+                            plus == nullptr ? Tensor() : plus->tensor, y.tensor});
     node->x = x.tensor;
     node->weight = &weight;
     node->bias = bias;
@@ -92,6 +105,7 @@ Value rms_norm(Context& ctx, const Value& x, const Parameter& weight, double eps
   const Value y = recorded(ctx, results[0]);
   if (ctx.tape != nullptr) {
     auto node = std::make_unique<RmsNormNode>();
+    node->bytes = bytes_of({x.tensor, weight.tensor(), y.tensor, results[1]});
     node->x = x.tensor;
     node->rstd = results[1];
     node->weight = &weight;
@@ -118,6 +132,7 @@ Value rope_in_place(Context& ctx, Value qkv, const RotaryTables& tables, const o
   const Value y = recorded(ctx, qkv.tensor);
   if (ctx.tape != nullptr) {
     auto node = std::make_unique<RopeNode>();
+    node->bytes = bytes_of({turned, turned, tables.cos, tables.sin});
     node->tables = tables;
     node->columns = columns;
     node->pairing = pairing;
@@ -146,6 +161,7 @@ Value attention(Context& ctx, const Value& qkv, const ops::HeadShape& heads, con
   const Value y = recorded(ctx, results[0]);
   if (ctx.tape != nullptr) {
     auto node = std::make_unique<AttentionNode>();
+    node->bytes = bytes_of({qkv.tensor, results[0], results[1]});
     node->qkv = qkv.tensor;
     node->out = results[0];
     node->lse = results[1];
@@ -168,6 +184,7 @@ Value swiglu(Context& ctx, const Value& gate_up) {
   const Value y = recorded(ctx, results[0]);
   if (ctx.tape != nullptr) {
     auto node = std::make_unique<SwigluNode>();
+    node->bytes = bytes_of({gate_up.tensor, y.tensor});
     node->gate_up = gate_up.tensor;
     node->gate_up_slot = gate_up.slot;
     node->y_slot = y.slot;
@@ -185,6 +202,7 @@ Value loss_head(Context& ctx, const Value& hidden, const Parameter& weight, cons
     return {token_nll};
   }
   auto node = std::make_unique<LossHeadNode>();
+  node->bytes = bytes_of({hidden.tensor, hidden.tensor, weight.tensor(), weight.gradient, targets, token_nll});
   node->d_hidden = ctx.ops.allocate(hidden.tensor.dtype(), hidden.tensor.shape());
   ops::loss_head_with_grad(ctx.ops, token_nll, node->d_hidden, weight.gradient, hidden.tensor, weight.weight, targets,
                            scale);

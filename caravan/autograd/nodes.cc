@@ -84,7 +84,7 @@ void LinearNode::weight_grad(Context& ctx) {
 
 Cost LinearNode::cost() const {
   const double flops = linear_flops(tokens, *weight);
-  return {flops, Tape::wanted(x_slot) ? flops : 0.0, trained(weight) ? flops : 0.0};
+  return {flops, Tape::wanted(x_slot) ? flops : 0.0, trained(weight) ? flops : 0.0, bytes};
 }
 
 void RmsNormNode::input_grad(Context& ctx, Tape& tape) {
@@ -130,7 +130,7 @@ void AttentionNode::input_grad(Context& ctx, Tape& tape) {
 Cost AttentionNode::cost() const {
   const double flops = attention_flops(heads, ranges);
   // Five products: the scores again, d_value, d_out value^T, d_query and d_key.
-  return {flops, 2.5 * flops, 0.0};
+  return {flops, 2.5 * flops, 0.0, bytes};
 }
 
 void SwigluNode::input_grad(Context& ctx, Tape& tape) {
@@ -164,7 +164,7 @@ void LossHeadNode::input_grad(Context& /*ctx*/, Tape& tape) {
 
 Cost LossHeadNode::cost() const {
   // All three products run in the forward pass.
-  return {3.0 * linear_flops(counted_tokens, *weight), 0.0, 0.0};
+  return {3.0 * linear_flops(counted_tokens, *weight), 0.0, 0.0, bytes};
 }
 
 bool SegmentRecord::keeps_memory_of(const Tensor& tensor) const {

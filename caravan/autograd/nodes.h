@@ -16,6 +16,7 @@ namespace caravan::autograd {
 
 // y = x W^T (+ bias) (+ plus).  The gradient of `plus` is y's, passed on without a copy.
 struct LinearNode final : Node {
+  double bytes = 0.0;  // of Cost
   Tensor x, dy;
   const Parameter* weight = nullptr;
   const Parameter* bias = nullptr;
@@ -31,6 +32,7 @@ struct LinearNode final : Node {
 };
 
 struct RmsNormNode final : Node {
+  double bytes = 0.0;  // of Cost
   Tensor x, rstd, dy;
   const Parameter* weight = nullptr;
   ops::NormRounding rounding = ops::NormRounding::kHuggingFace;
@@ -41,11 +43,12 @@ struct RmsNormNode final : Node {
   void weight_grad(Context& ctx) override;
   bool has_weight_grad() const override { return dy.defined(); }
   std::vector<Saved> saved() const override { return {{"x", &x}, {"rstd", &rstd}, {"dy", &dy}}; }
-  Cost cost() const override { return {}; }
+  Cost cost() const override { return {.bytes = bytes}; }
 };
 
 // Turns the query and key columns of a fused product.  The gradient turns back.
 struct RopeNode final : Node {
+  double bytes = 0.0;  // of Cost
   RotaryTables tables;
   std::int64_t columns = 0;
   ops::RopePairing pairing = ops::RopePairing::kRotateHalf;
@@ -54,10 +57,11 @@ struct RopeNode final : Node {
   const char* name() const override { return "rope"; }
   void input_grad(Context& ctx, Tape& tape) override;
   std::vector<Saved> saved() const override { return {{"cos", &tables.cos}, {"sin", &tables.sin}}; }
-  Cost cost() const override { return {}; }
+  Cost cost() const override { return {.bytes = bytes}; }
 };
 
 struct AttentionNode final : Node {
+  double bytes = 0.0;  // of Cost
   Tensor qkv, out, lse;
   ops::HeadShape heads;
   std::vector<AttentionRange> ranges;
@@ -71,16 +75,18 @@ struct AttentionNode final : Node {
 };
 
 struct SwigluNode final : Node {
+  double bytes = 0.0;  // of Cost
   Tensor gate_up;
   Slot gate_up_slot = kNoSlot, y_slot = kNoSlot;
 
   const char* name() const override { return "swiglu"; }
   void input_grad(Context& ctx, Tape& tape) override;
   std::vector<Saved> saved() const override { return {{"gate_up", &gate_up}}; }
-  Cost cost() const override { return {}; }
+  Cost cost() const override { return {.bytes = bytes}; }
 };
 
 struct EmbeddingNode final : Node {
+  double bytes = 0.0;  // of Cost
   Tensor ids, dy;
   const Parameter* table = nullptr;
   std::int64_t padding_id = -1;
@@ -91,11 +97,12 @@ struct EmbeddingNode final : Node {
   void weight_grad(Context& ctx) override;
   bool has_weight_grad() const override { return dy.defined(); }
   std::vector<Saved> saved() const override { return {{"ids", &ids}, {"dy", &dy}}; }
-  Cost cost() const override { return {}; }
+  Cost cost() const override { return {.bytes = bytes}; }
 };
 
 // The last product and the cross entropy.  Both gradients are made in the forward pass, so it cannot be split.
 struct LossHeadNode final : Node {
+  double bytes = 0.0;  // of Cost
   Tensor d_hidden;
   const Parameter* weight = nullptr;
   Slot hidden_slot = kNoSlot;

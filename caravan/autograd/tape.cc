@@ -147,13 +147,15 @@ std::int64_t Tape::saved_bytes() const {
 }
 
 std::string print_tape(const Tape& tape) {
-  std::string text = fmt::format("{:>4}  {:<12} {:>12} {:>12}  kept\n", "unit", "node", "bytes", "MFLOP");
+  std::string text =
+      fmt::format("{:>4}  {:<16} {:>12} {:>12} {:>12}  kept\n", "unit", "node", "bytes kept", "MFLOP", "bytes moved");
   Cost total;
   for (const Tape::Entry& entry : tape.entries()) {
     const Cost cost = entry.node->cost();
     total.forward += cost.forward;
     total.input_grad += cost.input_grad;
     total.weight_grad += cost.weight_grad;
+    total.bytes += cost.bytes;
     std::int64_t bytes = 0;
     std::string kept;
     for (const Saved& saved : entry.node->saved()) {
@@ -163,8 +165,8 @@ std::string print_tape(const Tape& tape) {
                             to_string(saved.tensor->shape()));
       }
     }
-    text += fmt::format("{:>4}  {:<12} {:>12} {:>12.3f}  {}\n", entry.unit, entry.node->name(), bytes,
-                        cost.forward * 1e-6, kept);
+    text += fmt::format("{:>4}  {:<16} {:>12} {:>12.3f} {:>12.0f}  {}\n", entry.unit, entry.node->name(), bytes,
+                        cost.forward * 1e-6, cost.bytes, kept);
   }
   text +=
       fmt::format("{} nodes, {} bytes kept, {:.3f} MFLOP forward, {:.3f} input gradients, {:.3f} weight gradients\n",

@@ -34,6 +34,7 @@ struct Cost {
   double forward = 0.0;
   double input_grad = 0.0;
   double weight_grad = 0.0;
+  double bytes = 0.0;  // that the forward reads and writes at least: each operand and result once
 };
 
 class Node {

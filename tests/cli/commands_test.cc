@@ -243,14 +243,18 @@ Outcome shell(const std::string& command) {
 
 TEST(Program, PredictsItsPeakFromAnotherProcess) {
   const std::string model = kGolden + "gqa_yarn";
-  for (const char* dtype : {"f32", "bf16", "f64"}) {
+  const ScratchDirectory scratch;
+  for (const char* how :
+       {"loss --dtype f32", "loss --dtype bf16", "loss --dtype f64", "gradients --dtype f32",
+        "gradients --dtype bf16 --checkpointing full", "gradients --dtype bf16 --checkpointing selective"}) {
     const std::string command = std::string(CARAVAN_PROGRAM) + " dump --model " + model + " --ids " + model +
-                                "/ids.json --what loss --threads 2 --dtype " + dtype;
+                                "/ids.json --threads 2 --output " + (scratch.path() / "out").string() + " --what " +
+                                how;
     const Outcome planned = shell(command + " --dry-run");
     const Outcome real = shell(command);
     ASSERT_EQ(planned.status, 0) << planned.out;
     ASSERT_EQ(real.status, 0) << real.out;
-    EXPECT_EQ(json_of(planned).at("memory"), json_of(real).at("memory")) << dtype;
+    EXPECT_EQ(json_of(planned).at("memory"), json_of(real).at("memory")) << how;
     EXPECT_FALSE(json_of(planned).contains("loss"));
   }
 }

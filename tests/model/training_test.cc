@@ -363,6 +363,26 @@ TEST(Training, TwoTrainersInTwoThreadsGiveTheBitsOfEach) {
   EXPECT_EQ(b, b_beside);
 }
 
+TEST(Training, NodesKnowTheirCost) {
+  Trainee model(config_with_contrast(), ops::Backend::kRef, DType::kF32);
+  const SequenceLayout layout = pack(kBatch.lengths);
+  autograd::Tape tape(model.ops);
+  autograd::Context pass(model.ops, layout);
+  pass.tape = &tape;
+  model.forward(pass, kBatch, kScale);
+  double flops = 0.0;
+  for (const autograd::Tape::Entry& entry : tape.entries()) {
+    flops += entry.node->cost().forward;
+    EXPECT_GT(entry.node->cost().bytes, 0.0) << entry.node->name();
+  }
+  EXPECT_DOUBLE_EQ(flops, pass.flops);
+  // The first product: x [60, 32], qkv weight [64, 32], bias [64], result [60, 64], in f32.
+  const autograd::Cost qkv = tape.entries().at(2).node->cost();
+  EXPECT_DOUBLE_EQ(qkv.bytes, 4.0 * (60 * 32 + 64 * 32 + 64 + 60 * 64));
+  EXPECT_DOUBLE_EQ(qkv.forward, 2.0 * 60 * 32 * 64);
+  EXPECT_DOUBLE_EQ(qkv.weight_grad, qkv.forward);
+}
+
 TEST(Training, PrintsItsTape) {
   Trainee model(config_with_contrast(), ops::Backend::kRef, DType::kF32);
   const SequenceLayout layout = pack(kBatch.lengths);
