@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "caravan/autograd/kv_cache.h"
 #include "caravan/autograd/save_policy.h"
 #include "caravan/autograd/tape.h"
 #include "caravan/layout/attention_range.h"
@@ -32,13 +33,14 @@ struct SegmentRecord {
   bool keeps_memory_of(const Tensor& tensor) const;
 };
 
-// One forward pass over one packed batch.  Without a tape it is inference.  The KV cache and the random state stand
-// here too when their parts of the house do.  A context outlives its tape's backward: segments run again in it.
+// One forward pass over one packed batch.  Without a tape it is inference.  A context outlives its tape's backward:
+// segments run again in it.
 struct Context {
   ops::Context& ops;
   const SequenceLayout& layout;
 
   Tape* tape = nullptr;              // nullptr: nothing is recorded
+  KvCache* cache = nullptr;          // nullptr: sequences are whole; never together with a tape
   SavePolicy checkpointing;          // of the segments that are recorded
   SegmentRecord* segment = nullptr;  // the segment that runs now
   double flops = 0.0;                // floating-point operations of the ops run so far, recomputation included

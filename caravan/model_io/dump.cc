@@ -95,12 +95,6 @@ class Output {
   DType dtype_;
 };
 
-Tensor upload(ops::Context& ctx, const std::vector<std::int32_t>& values) {
-  const Tensor tensor = ctx.allocate(DType::kI32, {static_cast<std::int64_t>(values.size())});
-  copy_from_host(tensor, std::as_bytes(std::span(values)));
-  return tensor;
-}
-
 // Every row's successor in its sequence; the last row of a sequence has none.
 std::vector<std::int32_t> next_tokens(const IdLists& ids) {
   std::vector<std::int32_t> targets;
@@ -125,7 +119,7 @@ void add_loss(autograd::Context& ctx, const LoadedModel& model, const autograd::
   const std::vector<std::int32_t> targets = next_tokens(ids);
   result.targets = std::ranges::count_if(targets, [](std::int32_t t) { return t != ops::kIgnoredTarget; });
   const double scale = result.targets == 0 ? 0.0 : 1.0 / static_cast<double>(result.targets);
-  const autograd::Value losses = model.llama->token_losses(ctx, hidden, upload(ctx.ops, targets), scale);
+  const autograd::Value losses = model.llama->token_losses(ctx, hidden, to_device(*ctx.ops.allocator, targets), scale);
   if (ctx.ops.dry_run()) {
     return;
   }
@@ -239,7 +233,7 @@ DumpResult dump(ops::Context& ctx, const LoadedModel& model, const IdLists& ids,
     pass.checkpointing = request.checkpointing;
   }
   const model::Llama& llama = *model.llama;
-  autograd::Value x{upload(ctx, tokens)};
+  autograd::Value x{to_device(*ctx.allocator, tokens)};
   for (int unit = 0; unit < llama.units(); ++unit) {
     x = llama.forward_unit(pass, unit, x);
     // The last block's own output is not among transformers' hidden states: the final norm's stands in its place.

@@ -11,13 +11,6 @@ namespace caravan::nn {
 
 namespace {
 
-template <typename T>
-Tensor upload(ops::Context& ctx, const std::vector<T>& values, DType dtype, const Shape& shape) {
-  const Tensor tensor = ctx.allocate(dtype, shape);
-  copy_from_host(tensor, std::as_bytes(std::span(values)));
-  return tensor;
-}
-
 // The distinct frequency vectors of a layout, and which of them each row uses.
 struct RowFrequencies {
   std::vector<float> frequencies;  // [kinds, head_dim / 2]
@@ -67,9 +60,9 @@ const autograd::RotaryTables& Rope::tables(Context& ctx, DType activations) cons
     return found->second;
   }
   const RowFrequencies rows = frequencies_by_row(*this, ctx.layout);
-  const Tensor frequencies = upload(ctx.ops, rows.frequencies, DType::kF32, {rows.kinds, head_dim / 2});
-  const Tensor kind = upload(ctx.ops, rows.kind, DType::kI32, {ctx.layout.rows});
-  const Tensor positions = upload(ctx.ops, caravan::positions(ctx.layout), DType::kI32, {ctx.layout.rows});
+  const Tensor frequencies = to_device(*ctx.ops.allocator, rows.frequencies, {rows.kinds, head_dim / 2});
+  const Tensor kind = to_device(*ctx.ops.allocator, rows.kind);
+  const Tensor positions = to_device(*ctx.ops.allocator, caravan::positions(ctx.layout));
 
   const DType table_dtype = activations == DType::kF64 ? DType::kF64 : DType::kF32;
   const autograd::RotaryTables tables{ctx.ops.allocate(table_dtype, {ctx.layout.rows, head_dim / 2}),

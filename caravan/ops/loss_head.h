@@ -4,13 +4,14 @@
 //   nll[t] = log sum_v exp(logit[t, v]) - logit[t, target[t]],   logit = hidden W^T        transformers ForCausalLMLoss
 #pragma once
 
+#include "caravan/layout/micro_batch.h"
 #include "caravan/ops/context.h"
 #include "caravan/ops/weight.h"
 
 namespace caravan::ops {
 
 // A target that counts for nothing (torch's ignore_index).
-inline constexpr std::int32_t kIgnoredTarget = -100;
+using caravan::kIgnoredTarget;
 
 // token_nll: [tokens] f32 (f64 when hidden is f64), 0 where the target is ignored.  hidden: [tokens, features], any
 // compute float dtype; may be a column range.  w: [vocab, features], same dtype.  targets: [tokens] i32, kIgnoredTarget

@@ -16,12 +16,6 @@ namespace {
 
 using autograd::Value;
 
-Tensor upload(ops::Context& ctx, const std::vector<std::int32_t>& values) {
-  const Tensor tensor = ctx.allocate(DType::kI32, {static_cast<std::int64_t>(values.size())});
-  copy_from_host(tensor, std::as_bytes(std::span(values)));
-  return tensor;
-}
-
 // What one micro-batch keeps on this stage between its forward and its last backward.
 struct InFlight {
   autograd::Tape tape;
@@ -118,7 +112,7 @@ class Runner {
     InFlight& flight = *held(step);
     Value x;
     if (first(step)) {
-      x.tensor = upload(ctx_, batch.ids);
+      x.tensor = to_device(*ctx_.allocator, batch.ids);
     } else {
       x.tensor = message(step);
       pipeline_.receive(x.tensor, rank_of(step.stage - 1));
@@ -132,7 +126,7 @@ class Runner {
       pipeline_.send(x.tensor, rank_of(step.stage + 1));
       return;
     }
-    const Value losses = stage_.token_losses(flight.pass, x, upload(ctx_, batch.targets), options_.loss_scale);
+    const Value losses = stage_.token_losses(flight.pass, x, to_device(*ctx_.allocator, batch.targets), options_.loss_scale);
     if (!ctx_.dry_run()) {
       for (const double one : to_doubles(losses.tensor)) {
         loss_ += one;
@@ -192,14 +186,6 @@ class Runner {
 };
 
 }  // namespace
-
-std::int64_t valid_targets(const std::vector<MicroBatch>& batches) {
-  std::int64_t count = 0;
-  for (const MicroBatch& batch : batches) {
-    count += std::ranges::count_if(batch.targets, [](std::int32_t t) { return t != ops::kIgnoredTarget; });
-  }
-  return count;
-}
 
 autograd::UnitRange stage_units(int units, int stage, int stages) {
   const int each = units / stages;

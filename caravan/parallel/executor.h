@@ -9,22 +9,11 @@
 
 #include "caravan/autograd/save_policy.h"
 #include "caravan/comm/communicator.h"
-#include "caravan/layout/sequence_layout.h"
+#include "caravan/layout/micro_batch.h"
 #include "caravan/model/llama.h"
 #include "caravan/parallel/schedule.h"
 
 namespace caravan::parallel {
-
-// One packed micro-batch.  Every rank of a pipeline has all of them; only the first stage reads ids, only the last
-// targets.
-struct MicroBatch {
-  SequenceLayout layout;
-  std::vector<std::int32_t> ids;      // [rows], negative for padding
-  std::vector<std::int32_t> targets;  // [rows], ops::kIgnoredTarget where nothing is predicted
-};
-
-// Targets that count.
-std::int64_t valid_targets(const std::vector<MicroBatch>& batches);
 
 struct ExecutorOptions {
   double loss_scale = 1.0;  // 1 over the valid targets of the whole global batch
@@ -37,8 +26,9 @@ struct ExecutorOptions {
 autograd::UnitRange stage_units(int units, int stage, int stages);
 
 // Does this rank's steps of the schedule on its stage (schedules with one stage a rank) and adds to the gradients of
-// the stage's parameters.  `pipeline` has a rank for every stage.  Returns the sum of the negative log likelihoods on
-// the last stage's rank, 0 on others.
+// the stage's parameters.  `pipeline` has a rank for every stage.  Every rank has all micro-batches; only the first
+// stage reads ids, only the last targets.  Returns the sum of the negative log likelihoods on the last stage's rank, 0
+// on others.
 // Throws ConfigError when the schedule has problems() or does not fit batches, stage or communicator, UnsupportedError
 // for several stages on a rank, and what ops and messages throw.
 double run_schedule(ops::Context& ctx, const model::Llama& stage, const Schedule& schedule,

@@ -157,6 +157,19 @@ void copy_to_host(std::span<std::byte> dst, const Tensor& src) {
   });
 }
 
+Tensor to_device(Allocator& allocator, const std::vector<std::int32_t>& values) {
+  const Tensor tensor =
+      allocator.allocate(DType::kI32, {static_cast<std::int64_t>(values.size())}, Segment::kActivations);
+  copy_from_host(tensor, std::as_bytes(std::span(values)));
+  return tensor;
+}
+
+Tensor to_device(Allocator& allocator, const std::vector<float>& values, const Shape& shape) {
+  const Tensor tensor = allocator.allocate(DType::kF32, shape, Segment::kActivations);
+  copy_from_host(tensor, std::as_bytes(std::span(values)));
+  return tensor;
+}
+
 void convert_elements(DType dst_dtype, std::byte* dst, DType src_dtype, const std::byte* src, std::int64_t count) {
   with_float_type(dst_dtype, "convert_elements", [&]<typename Dst>() {
     with_float_type(src_dtype, "convert_elements", [&]<typename Src>() {

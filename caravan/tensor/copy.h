@@ -8,7 +8,7 @@
 #include <span>
 #include <vector>
 
-#include "caravan/tensor/tensor.h"
+#include "caravan/tensor/allocator.h"
 
 namespace caravan {
 
@@ -18,6 +18,11 @@ void copy_from_host(const Tensor& dst, std::span<const std::byte> src);
 
 // Writes the elements of `src` in row-major order.  Throws ShapeError when the sizes differ or the device is meta.
 void copy_to_host(std::span<std::byte> dst, const Tensor& src);
+
+// A tensor of Segment::kActivations with these elements, [values] unless a shape is given.  On the meta device it has
+// none.  Throws ShapeError when the shape has another number of elements, OutOfMemoryError.
+Tensor to_device(Allocator& allocator, const std::vector<std::int32_t>& values);
+Tensor to_device(Allocator& allocator, const std::vector<float>& values, const Shape& shape);
 
 // Converts `count` elements between any two of f64, f32, bf16 and f16, rounding once, to nearest even.
 // Throws ShapeError for other types.

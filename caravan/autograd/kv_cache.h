@@ -1,0 +1,37 @@
+// What attention sees of a cache: rows in, rows and ranges out.
+//
+// The layer does not know how keys and values are kept: one stretch a sequence, pages, or shared prefixes.  A cache
+// answers with whole tensors and the ranges of their rows that belong to each query, so paging is a matter of ranges.
+#pragma once
+
+#include <vector>
+
+#include "caravan/layout/attention_range.h"
+#include "caravan/layout/sequence_layout.h"
+#include "caravan/ops/context.h"
+
+namespace caravan::autograd {
+
+class KvCache {
+ public:
+  // What the queries of a pass look at in one layer.
+  struct View {
+    Tensor key;                          // [cache rows, kv_heads * head_dim]
+    Tensor value;                        // the same shape
+    std::vector<AttentionRange> ranges;  // queries are rows of the pass, keys rows of these tensors
+  };
+
+  virtual ~KvCache() = default;
+
+  // Keeps the new rows of `layer` and returns what its queries see, the new rows included.  key, value: [tokens,
+  // kv_heads * head_dim], rows as the pass's layout has them; sequence i of the layout is sequence i of the pass that the
+  // cache was told of, and its first_position is what the cache holds of it.
+  virtual View extend(ops::Context& ctx, int layer, const SequenceLayout& layout, const Tensor& key,
+                      const Tensor& value) = 0;
+
+  // Whether keys are kept before the rotary embedding: their frequencies depend on the sequence's length (dynamic,
+  // longrope), so that every pass turns all of them anew.
+  virtual bool keeps_unrotated_keys() const = 0;
+};
+
+}  // namespace caravan::autograd

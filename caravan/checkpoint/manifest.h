@@ -1,0 +1,48 @@
+// What a training checkpoint holds, independent of how many ranks wrote it: manifest v1.
+//
+// manifest.json:
+//   {"caravan_checkpoint": 1,
+//    "state": {...},                                     the trainer's own, kept as it is
+//    "tensors": {"model.norm.weight": {"shape": [64], "dtype": "F32", "pieces": [
+//        {"file": "rank-0.safetensors", "tensor": "model.norm.weight", "begin": [0], "end": [64], "xxh3": "32 hex digits"}]}}}
+// A piece is a box [begin, end) of the parameter.  Boxes of a parameter do not overlap and cover it.  Its hash is XXH3-128
+// over the piece's bytes in row-major order.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "caravan/base/json.h"
+#include "caravan/tensor/dtype.h"
+
+namespace caravan::checkpoint {
+
+struct Piece {
+  std::string file;    // a plain file name in the checkpoint's directory
+  std::string tensor;  // in that file
+  std::vector<std::int64_t> begin;
+  std::vector<std::int64_t> end;
+  std::string hash;
+};
+
+struct StoredTensor {
+  std::vector<std::int64_t> shape;
+  DType dtype = DType::kF32;
+  std::vector<Piece> pieces;
+};
+
+struct Manifest {
+  std::map<std::string, StoredTensor> tensors;
+};
+
+// The text of a manifest.json.
+std::string format_manifest(const Manifest& manifest, const Json& state);
+
+// Throws FormatError (source, tensor, what is wrong) for another version, a damaged document, boxes that overlap, leave
+// the tensor or do not cover it, and file names that are no plain names.
+Manifest parse_manifest(std::string_view text, const std::string& source, Json* state);
+
+}  // namespace caravan::checkpoint

@@ -1,0 +1,99 @@
+// Checkpoints of a running training: written beside, complete or not there, several kept, damaged ones passed over.
+//
+//   FOLDER/step-500/rank-0.safetensors    the tensors
+//   FOLDER/step-500/manifest.json         what they are, with hashes (manifest.h)
+//   FOLDER/step-500/COMPLETE              the XXH3-128 of manifest.json; written last
+//
+// A save writes all of it below FOLDER/.saving-step-500, fsyncs every file and the directory, renames it, fsyncs FOLDER,
+// then writes COMPLETE and fsyncs again.  Without a COMPLETE that fits, a directory is no checkpoint: it is never read,
+// never counted, and removed by the next save of the same step.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "caravan/base/json.h"
+#include "caravan/checkpoint/manifest.h"
+#include "caravan/tensor/tensor.h"
+
+namespace caravan::checkpoint {
+
+// A tensor under the name that the manifest gives it; the whole parameter.
+struct NamedTensor {
+  std::string name;
+  Tensor tensor;
+};
+
+struct StoreOptions {
+  std::filesystem::path folder;
+  std::int64_t keep_latest = 10;  // complete checkpoints that stay, the newest ones; 0: all
+};
+
+// Saves and finds the checkpoints of one folder.  One object a training run; not for several threads at once.
+class CheckpointStore {
+ public:
+  explicit CheckpointStore(StoreOptions options);
+  // Waits for a save that is under way.  Its failure, if nobody has asked, is lost: call wait() first.
+  ~CheckpointStore();
+  CheckpointStore(const CheckpointStore&) = delete;
+
+  // Makes the folder and proves that it can be written to.  Throws FileError.
+  void prepare();
+
+  // Copies the tensors to host memory of its own (when this returns they may change), then writes on another thread; at
+  // most one save is under way, an earlier one is waited for and its failure thrown first.  Older checkpoints beyond
+  // keep_latest are removed after COMPLETE is durable, never before.
+  // Throws FileError when free space is short before anything is written, and what wait() throws.
+  void save_async(std::int64_t step, const std::vector<NamedTensor>& tensors, const Json& state);
+  // The same, done when it returns.
+  void save(std::int64_t step, const std::vector<NamedTensor>& tensors, const Json& state);
+  // Until nothing is under way.  Throws the failure of the last save, once; every checkpoint before it is untouched.
+  void wait();
+  // Whether a save is under way (it may have failed: wait() tells).
+  bool busy() const;
+  // The newest step that this object or an earlier run saved completely, or -1.
+  std::int64_t newest() const;
+
+  // Called on the writer's thread between the pieces of a save; tests block or throw in it.
+  std::function<void(const char* point)> on_write;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// A complete checkpoint, opened; hashes are checked as tensors are read.
+class CheckpointReader {
+ public:
+  // Throws FileError, FormatError (no or another COMPLETE, a damaged manifest or file).
+  static CheckpointReader open(const std::filesystem::path& directory);
+
+  const Manifest& manifest() const;
+  const Json& state() const;
+  const std::filesystem::path& directory() const;
+
+  // Puts the parameter together from its pieces.  `target` has its shape and dtype.  Throws FormatError when the name is
+  // missing, shape or dtype differ (naming both), or a piece's hash does not fit (naming file and tensor).
+  void read(const std::string& name, const Tensor& target) const;
+  // Reads every piece and checks its hash.  Throws FormatError.
+  void verify() const;
+
+ private:
+  struct State;
+  std::shared_ptr<const State> state_;
+};
+
+// Steps of the checkpoints in a folder that have a COMPLETE, ascending; other names are passed over.
+std::vector<std::int64_t> complete_steps(const std::filesystem::path& folder);
+std::filesystem::path step_directory(const std::filesystem::path& folder, std::int64_t step);
+
+// The newest checkpoint that is whole to the last byte, or nothing when there is none; each damaged one that was passed
+// over is a sentence in `warnings`.
+std::optional<CheckpointReader> open_newest(const std::filesystem::path& folder, std::vector<std::string>& warnings);
+
+}  // namespace caravan::checkpoint
