@@ -1,7 +1,7 @@
 # Short names for the long commands.  `make help` lists them; CMakePresets.json and scripts/ do the work.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build test goldens fuzz mutants clang asan format format-check tidy install clean
+.PHONY: help build quickstart test goldens fuzz mutants clang asan format format-check tidy install clean
 
 PREFIX ?= /usr/local
 SECONDS_EACH ?= 600
@@ -15,6 +15,9 @@ build:  ## install what is missing and build the program: build/release/caravan
 	@scripts/install-deps
 	cmake --preset release $(CMAKE_FLAGS)
 	cmake --build --preset release --target caravan_program
+
+quickstart: build  ## install what is missing, build, train a small model on Shakespeare and sample from it
+	@scripts/quickstart
 
 test:  ## install what is missing, build everything, run all tests and 20 seconds of each fuzzer
 	@scripts/install-deps --clang

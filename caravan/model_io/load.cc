@@ -194,12 +194,17 @@ LoadedModel load_model(ops::Context& ctx, const std::filesystem::path& directory
   return model;
 }
 
-LoadedModel create_model(ops::Context& ctx, const HfConfig& config, DType dtype, std::uint64_t seed) {
+LoadedModel create_model(ops::Context& ctx, const HfConfig& config, DType dtype, std::uint64_t seed, bool training) {
   LoadedModel model;
   model.config = config;
-  model.weights = std::make_unique<autograd::WeightStore>(ctx, model::parameter_specs(config.model), dtype);
+  const std::vector<ParamSpec> specs = model::parameter_specs(config.model);
+  model.weights = training ? autograd::WeightStore::for_training(ctx, specs, dtype)
+                           : std::make_unique<autograd::WeightStore>(ctx, specs, dtype);
   if (!ctx.dry_run()) {
     autograd::initialize(*model.weights, seed);
+  }
+  if (training) {
+    model.weights->allocate_gradients(ctx);
   }
   model.llama = std::make_unique<model::Llama>(config.model, *model.weights);
   return model;

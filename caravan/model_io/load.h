@@ -40,8 +40,9 @@ struct LoadOptions {
 LoadedModel load_model(ops::Context& ctx, const std::filesystem::path& directory, DType dtype,
                        const LoadOptions& options = {});
 
-// A model with initial values from `seed`, nothing read.
-LoadedModel create_model(ops::Context& ctx, const HfConfig& config, DType dtype, std::uint64_t seed);
+// A model with initial values from `seed`, nothing read; with masters and gradients of zeros for `training`.
+LoadedModel create_model(ops::Context& ctx, const HfConfig& config, DType dtype, std::uint64_t seed,
+                         bool training = false);
 
 // Compares the tensors of a directory with the table of its architecture.  Returns one sentence for each kind of
 // disagreement (missing, extra, misshapen, no float), all names in it; empty when they agree.

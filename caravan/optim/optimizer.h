@@ -52,6 +52,8 @@ class Optimizer {
 
   // Steps done so far.
   std::int64_t steps() const { return steps_; }
+  // Goes on from a checkpoint of that many steps, whose moments were written into moments().
+  void resume(std::int64_t steps) { steps_ = steps; }
 
   struct Moments {
     autograd::Parameter* parameter;

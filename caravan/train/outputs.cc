@@ -1,0 +1,172 @@
+#include "caravan/train/outputs.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <ostream>
+
+#include "caravan/base/error.h"
+#include "caravan/base/file.h"
+#include "caravan/base/json.h"
+#include "caravan/model_io/save.h"
+#include "caravan/train/config_keys.h"
+
+namespace caravan::train {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::int64_t kSmallFile = 1 << 20;
+
+void make_folder(const fs::path& folder) {
+  std::error_code failure;
+  fs::create_directories(folder, failure);
+  if (failure) {
+    throw FileError(fmt::format("{}: cannot be made: {}", folder.string(), failure.message()));
+  }
+}
+
+DType export_dtype(const std::string& name) {
+  return name == "bfloat16" ? DType::kBF16 : name == "float16" ? DType::kF16 : DType::kF32;
+}
+
+bool taken(const std::vector<std::string>& excluded, const char* name) {
+  return std::ranges::find(excluded, name) == excluded.end();
+}
+
+LoadParts parts_of(const CheckpointSection& section) {
+  return {taken(section.exclude_from_loading, "optimizer"), taken(section.exclude_from_loading, "lr_scheduler"),
+          taken(section.exclude_from_loading, "dataloader"), taken(section.exclude_from_loading, "train_state")};
+}
+
+// Which step the exported model is of, or -1.
+std::int64_t exported_step(const fs::path& marker) {
+  std::error_code ignored;
+  if (!fs::is_regular_file(marker, ignored)) {
+    return -1;
+  }
+  const Json json = parse_json(read_text_file(marker, kSmallFile), marker.string());
+  return json.is_object() && json.contains("step") && json["step"].is_number_integer()
+             ? json["step"].get<std::int64_t>()
+             : -1;
+}
+
+}  // namespace
+
+Outputs::Outputs(const Config& config)
+    : config_(config),
+      folder_(config.job.dump_folder),
+      store_({folder_ / config.checkpoint.folder, config.checkpoint.keep_latest_k}) {}
+
+void Outputs::prepare_folders() {
+  make_folder(folder_);
+  // Its own first file proves that the folder can be written to.
+  write_text_file(folder_ / "config.toml", print_toml(config_));
+  if (config_.checkpoint.enable) {
+    store_.prepare();
+  }
+}
+
+void Outputs::keep_assets(std::vector<fs::path>& companions, const model_io::HfConfig& architecture,
+                          const Config& config, bool write_generation_config) {
+  const fs::path assets = folder_ / "assets";
+  make_folder(assets);
+  for (fs::path& companion : companions) {
+    const fs::path kept = assets / companion.filename();
+    write_text_file(kept, read_text_file(companion, std::int64_t{1} << 30));
+    companion = kept;
+  }
+  if (write_generation_config) {
+    Json json = parse_json(model_io::format_generation_config(architecture), "generation_config.json");
+    json["do_sample"] = true;
+    json["temperature"] = config.sampling.temperature > 0.0 ? config.sampling.temperature : 1.0;
+    json["top_k"] = config.sampling.top_k;
+    json["top_p"] = config.sampling.top_p;
+    write_text_file(assets / "generation_config.json", json.dump(2) + "\n");
+    companions.push_back(assets / "generation_config.json");
+  }
+}
+
+std::optional<Resumed> Outputs::resume(Trainer& trainer, std::ostream& out) {
+  const CheckpointSection& section = config_.checkpoint;
+  const fs::path folder = folder_ / section.folder;
+  if (section.enable) {
+    std::optional<checkpoint::CheckpointReader> reader;
+    if (section.load_step >= 0) {
+      reader = checkpoint::CheckpointReader::open(checkpoint::step_directory(folder, section.load_step));
+    } else {
+      std::vector<std::string> warnings;
+      reader = checkpoint::open_newest(folder, warnings);
+      for (const std::string& warning : warnings) {
+        out << "warning: " << warning << "\n";
+      }
+    }
+    if (reader) {
+      const TrainState state = load_into(trainer, *reader, parts_of(section));
+      out << fmt::format("going on from {}: step {}\n", reader->directory().string(), state.step);
+      return Resumed{state, /*same_run=*/true};
+    }
+  }
+  if (section.initial_load_path.empty() || section.initial_load_in_hf) {
+    return std::nullopt;
+  }
+  const auto reader = checkpoint::CheckpointReader::open(section.initial_load_path);
+  LoadParts parts = parts_of(section);
+  if (section.initial_load_model_only) {
+    parts = {.optimizer = false, .lr_scheduler = false, .dataloader = false, .train_state = false};
+  }
+  const TrainState state = load_into(trainer, reader, parts);
+  out << fmt::format("starting from {}{}\n", reader.directory().string(),
+                     section.initial_load_model_only ? " (the model alone)" : "");
+  return Resumed{state, /*same_run=*/false};
+}
+
+void Outputs::save(const Trainer& trainer, const TrainState& state, bool wait) {
+  const bool model_only = config_.checkpoint.last_save_model_only && wait;
+  const std::vector<checkpoint::NamedTensor> tensors = model_only ? trainer.model_tensors() : trainer.tensors();
+  if (wait || config_.checkpoint.async_mode == "disabled") {
+    store_.save(state.step, tensors, to_json(state));
+  } else {
+    store_.save_async(state.step, tensors, to_json(state));
+  }
+}
+
+void Outputs::check_saving() {
+  if (!store_.busy()) {
+    store_.wait();
+  }
+}
+
+void Outputs::finish_saving() noexcept {
+  try {
+    store_.wait();
+  } catch (const std::exception&) {
+    // The run ends for another reason, which is the one to tell.
+  }
+}
+
+fs::path Outputs::newest_checkpoint() const {
+  const std::int64_t step = store_.newest();
+  return step < 0 ? fs::path() : checkpoint::step_directory(folder_ / config_.checkpoint.folder, step);
+}
+
+fs::path Outputs::export_model(const model_io::LoadedModel& model, std::int64_t step,
+                               const std::vector<fs::path>& companions) {
+  const fs::path directory = folder_ / config_.checkpoint.hf_folder;
+  const fs::path marker = folder_ / "exported.json";
+  std::error_code ignored;
+  if (exported_step(marker) == step && fs::is_regular_file(directory / "config.json", ignored)) {
+    return directory;
+  }
+  model_io::SaveOptions options;
+  options.dtype = export_dtype(config_.checkpoint.export_dtype);
+  options.replace = true;
+  options.companions = companions;
+  model_io::save_model(model, directory, options);
+  write_text_file(marker, fmt::format("{{\"step\": {}}}\n", step));
+  return directory;
+}
+
+}  // namespace caravan::train

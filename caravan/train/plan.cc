@@ -1,0 +1,167 @@
+#include "caravan/train/plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "caravan/base/text.h"
+#include "caravan/train/trainer.h"
+
+namespace caravan::train {
+
+namespace {
+
+// Bytes of the cache that a sample of the run takes: keys and values of all layers for its longest prompt, which cannot
+// be longer than the model's length.
+std::int64_t sample_cache_bytes(const Config& config, const model::LlamaConfig& model, DType dtype) {
+  if (config.sampling.freq == 0 || config.sampling.prompts.empty()) {
+    return 0;
+  }
+  std::size_t longest = 0;
+  for (const std::string& prompt : config.sampling.prompts) {
+    longest = std::max(longest, prompt.size());
+  }
+  // A byte-level tokenizer makes at most one id of a byte.
+  const std::int64_t rows = std::min(static_cast<std::int64_t>(longest) + 2 + config.sampling.max_new_tokens,
+                                     nn::max_sequence_length(model.rope));
+  return 2 * rows * model.num_hidden_layers * model.num_key_value_heads * model.head_dim * size_of(dtype);
+}
+
+std::string line(const char* name, std::int64_t bytes) {
+  return fmt::format("  {:<20} {:>18}\n", name, grouped(bytes));
+}
+
+std::string line(const char* name, std::int64_t bytes, std::int64_t used) {
+  return fmt::format("  {:<20} {:>18} {:>18}\n", name, grouped(bytes), grouped(used));
+}
+
+// What a suggestion may change, in the order of its harm.
+struct Change {
+  std::string mode;
+  std::int64_t local_batch;
+  std::int64_t seq_len;
+};
+
+std::vector<Change> changes_to_try(const Config& config) {
+  const std::string& mode = config.activation_checkpoint.mode;
+  std::vector<std::string> modes = {mode};
+  if (mode == "none") {
+    modes.push_back("selective");
+  }
+  if (mode != "full") {
+    modes.push_back("full");
+  }
+  std::vector<Change> result;
+  for (std::int64_t seq_len = config.training.seq_len; seq_len >= 1; seq_len /= 2) {
+    for (std::int64_t batch = config.training.local_batch_size; batch >= 1; batch /= 2) {
+      for (const std::string& one : modes) {
+        result.push_back({one, batch, seq_len});
+      }
+    }
+  }
+  return result;
+}
+
+}  // namespace
+
+std::vector<MicroBatch> full_batches(const Config& config, int ranks) {
+  const std::int64_t rows = config.training.local_batch_size;
+  const std::vector<std::int64_t> lengths(static_cast<std::size_t>(rows), config.training.seq_len);
+  MicroBatch batch{pack(lengths), {}, {}};
+  batch.ids.assign(static_cast<std::size_t>(batch.layout.rows), 0);
+  batch.targets = batch.ids;
+  return std::vector<MicroBatch>(static_cast<std::size_t>(micro_batches(config, ranks)), batch);
+}
+
+MemoryPlan plan_memory(const Config& config, const model_io::HfConfig& architecture,
+                       const std::vector<MicroBatch>& batches, std::int64_t available) {
+  ops::Context ctx =
+      ops::make_context({.backend = config.training.backend == "ref" ? ops::Backend::kRef : ops::Backend::kCpu,
+                         .dry_run = true,
+                         .threads = static_cast<int>(config.training.threads),
+                         .memory_capacity = 0});
+  const DType dtype = compute_dtype(config, ctx.isa);
+  const auto ranks = comm::make_self();
+  Trainer trainer(ctx, model_io::create_model(ctx, architecture, dtype, 0, /*training=*/true),
+                  trainer_options(config, 1), *ranks);
+  // Twice: the second step meets what the first one left behind.
+  trainer.step(batches);
+  trainer.step(batches);
+  if (config.validation.enable) {
+    Config evaluated = config;
+    evaluated.training.local_batch_size = config.validation.local_batch_size;
+    evaluated.training.global_batch_size = -1;
+    evaluated.training.seq_len = config.validation.seq_len > 0 ? config.validation.seq_len : config.training.seq_len;
+    trainer.evaluate(full_batches(evaluated, 1));
+  }
+  const std::int64_t cache = sample_cache_bytes(config, architecture.model, dtype);
+  if (cache > 0) {
+    ctx.allocate(DType::kU8, {cache}, Segment::kKvCache);
+  }
+  MemoryPlan plan;
+  plan.use = ctx.allocator->use();
+  if (config.checkpoint.enable) {
+    for (const checkpoint::NamedTensor& one : trainer.tensors()) {
+      plan.staging_bytes += one.tensor.bytes();
+    }
+  }
+  plan.available = available;
+  return plan;
+}
+
+std::optional<Suggestion> suggest(const Config& config, const model_io::HfConfig& architecture,
+                                  std::int64_t available) {
+  const std::int64_t global = micro_batches(config, 1) * config.training.local_batch_size;
+  for (const Change& change : changes_to_try(config)) {
+    Config changed = config;
+    changed.activation_checkpoint.mode = change.mode;
+    changed.training.local_batch_size = change.local_batch;
+    changed.training.global_batch_size = global / change.local_batch * change.local_batch;
+    changed.training.seq_len = change.seq_len;
+    changed.validation.local_batch_size = std::min(config.validation.local_batch_size, change.local_batch);
+    MemoryPlan plan = plan_memory(changed, architecture, full_batches(changed, 1), available);
+    if (!plan.fits()) {
+      continue;
+    }
+    Suggestion result{{}, plan};
+    const auto note = [&](bool differs, const char* key, const auto& value) {
+      if (differs) {
+        result.changes.push_back(fmt::format("--{} {}", key, value));
+      }
+    };
+    note(change.mode != config.activation_checkpoint.mode, "activation_checkpoint.mode", change.mode);
+    note(change.local_batch != config.training.local_batch_size, "training.local_batch_size", change.local_batch);
+    note(change.local_batch != config.training.local_batch_size, "training.global_batch_size",
+         changed.training.global_batch_size);
+    note(changed.validation.local_batch_size != config.validation.local_batch_size && config.validation.enable,
+         "validation.local_batch_size", changed.validation.local_batch_size);
+    note(change.seq_len != config.training.seq_len, "training.seq_len", change.seq_len);
+    return result;
+  }
+  return std::nullopt;
+}
+
+std::string format_plan(const MemoryPlan& plan) {
+  std::string text = fmt::format("memory               {:>20}\n", "planned bytes");
+  for (int i = 0; i < kSegmentCount; ++i) {
+    text += line(to_string(static_cast<Segment>(i)), plan.use.segments[static_cast<std::size_t>(i)].peak_bytes);
+  }
+  text += line("all at once", plan.use.high_water);
+  text += line("checkpoint staging", plan.staging_bytes);
+  text += line("needed", plan.needed());
+  text += line("available", plan.available);
+  return text;
+}
+
+std::string format_used(const MemoryPlan& plan, const MemoryUse& used) {
+  std::string text = fmt::format("memory               {:>20} {:>18}\n", "planned bytes", "used bytes");
+  for (int i = 0; i < kSegmentCount; ++i) {
+    const auto at = static_cast<std::size_t>(i);
+    text += line(to_string(static_cast<Segment>(i)), plan.use.segments[at].peak_bytes, used.segments[at].peak_bytes);
+  }
+  text += line("all at once", plan.use.high_water, used.high_water);
+  return text;
+}
+
+}  // namespace caravan::train

@@ -1,0 +1,149 @@
+#include "caravan/train/prepare.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "caravan/base/error.h"
+#include "caravan/base/threads.h"
+#include "caravan/model_io/save.h"
+#include "caravan/train/setup.h"
+
+namespace caravan::train {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+bool holds_tokenizer(const fs::path& path) {
+  std::error_code ignored;
+  return fs::is_regular_file(path / "tokenizer.json", ignored);
+}
+
+fs::path tokenizer_path(const Config& config) {
+  if (!config.model.hf_assets_path.empty()) {
+    return config.model.hf_assets_path;
+  }
+  const fs::path start = config.checkpoint.initial_load_path;
+  return config.checkpoint.initial_load_in_hf && holds_tokenizer(start) ? start : fs::path();
+}
+
+// Files that an export takes along, one a name: the model's own, then the tokenizer's.
+std::vector<fs::path> companions_of(const Config& config) {
+  std::vector<fs::path> result;
+  const fs::path path = tokenizer_path(config);
+  if (!path.empty()) {
+    std::error_code ignored;
+    const fs::path directory = fs::is_directory(path, ignored) ? path : path.parent_path();
+    for (const fs::path& file : model_io::companion_files(directory.empty() ? "." : directory)) {
+      const std::string name = file.filename().string();
+      if (name.starts_with("tokenizer") || name == "special_tokens_map.json" || name == "added_tokens.json") {
+        result.push_back(file);
+      }
+    }
+  }
+  if (config.checkpoint.initial_load_in_hf) {
+    for (const fs::path& file : model_io::companion_files(config.checkpoint.initial_load_path)) {
+      const bool there =
+          std::ranges::any_of(result, [&](const fs::path& p) { return p.filename() == file.filename(); });
+      const std::string name = file.filename().string();
+      // The start model's description and licence are its own.
+      if (!there && name != "README.md") {
+        result.push_back(file);
+      }
+    }
+  }
+  return result;
+}
+
+data::Documents documents_of(const Config& config, const std::vector<std::string>& paths,
+                             const tokenizer::Tokenizer* tokenizer, std::int64_t vocab_size,
+                             const PrepareProgress& progress, std::vector<data::Documents>* sets) {
+  for (const std::string& path : paths) {
+    data::PrepareOptions options;
+    options.cache = config.training.dataset_cache.empty() ? fs::path(config.job.dump_folder) / "data"
+                                                          : fs::path(config.training.dataset_cache);
+    options.tokenizer = tokenizer;
+    options.vocab_size = vocab_size;
+    options.threads = config.training.threads > 0 ? static_cast<int>(config.training.threads) : usable_cores();
+    if (progress) {
+      options.progress = [&](std::int64_t done, std::int64_t total) { progress(path, done, total); };
+    }
+    sets->push_back(data::prepare(path, options));
+  }
+  return data::Documents::concatenate(*sets);
+}
+
+void prepare_validation(const Config& config, Prepared& prepared, std::vector<data::Documents>& sets,
+                        const PrepareProgress& progress) {
+  if (!config.validation.enable) {
+    return;
+  }
+  std::vector<data::Documents> held_out;
+  if (!config.validation.dataset_path.empty()) {
+    documents_of(config, config.validation.dataset_path, prepared.tokenizer ? &*prepared.tokenizer : nullptr,
+                 prepared.architecture.model.vocab_size, progress, &held_out);
+  } else {
+    for (data::Documents& set : sets) {
+      auto [train, rest] = set.split(config.validation.fraction);
+      set = train;
+      held_out.push_back(rest);
+    }
+  }
+  data::RowOptions options = row_options(config);
+  options.seq_len = config.validation.seq_len > 0 ? config.validation.seq_len : config.training.seq_len;
+  options.shuffle = false;
+  options.epochs = 1;
+  options.weights.clear();
+  try {
+    prepared.validation = std::make_unique<data::Rows>(held_out, options);
+  } catch (const InputError& error) {
+    throw InputError(fmt::format("validation: {}", error.what()));
+  }
+  const std::int64_t most = config.validation.steps < 0 ? prepared.validation->total_rows()
+                                                        : config.validation.steps * config.validation.local_batch_size;
+  prepared.validation_rows = std::min(prepared.validation->total_rows(), most);
+}
+
+}  // namespace
+
+std::optional<tokenizer::Tokenizer> find_tokenizer(const Config& config) {
+  const fs::path path = tokenizer_path(config);
+  if (path.empty()) {
+    return std::nullopt;
+  }
+  return tokenizer::Tokenizer::load(path);
+}
+
+std::optional<model_io::HfConfig> start_config(const Config& config) {
+  if (!config.checkpoint.initial_load_in_hf) {
+    return std::nullopt;
+  }
+  return model_io::read_hf_config(config.checkpoint.initial_load_path);
+}
+
+Prepared prepare(const Config& config, const PrepareProgress& progress) {
+  if (config.training.dataset_path.empty()) {
+    throw ConfigError("training.dataset_path is missing: name text files, JSONL, token shards or a directory of them");
+  }
+  Prepared prepared;
+  prepared.tokenizer = find_tokenizer(config);
+  prepared.start = start_config(config);
+  const tokenizer::Tokenizer* tokenizer = prepared.tokenizer ? &*prepared.tokenizer : nullptr;
+  prepared.architecture = architecture(config, prepared.start, tokenizer);
+  prepared.companions = companions_of(config);
+
+  std::vector<data::Documents> sets;
+  documents_of(config, config.training.dataset_path, tokenizer, prepared.architecture.model.vocab_size, progress,
+               &sets);
+  prepare_validation(config, prepared, sets, progress);
+  const data::Documents all = data::Documents::concatenate(sets);
+  prepared.data = {
+      all.size(),       all.tokens(), config.training.seq_len, config.training.packing, config.training.shuffle,
+      config.debug.seed};
+  prepared.rows = std::make_unique<data::Rows>(std::move(sets), row_options(config));
+  return prepared;
+}
+
+}  // namespace caravan::train

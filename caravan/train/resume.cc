@@ -1,0 +1,186 @@
+#include "caravan/train/resume.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "caravan/base/error.h"
+#include "caravan/base/text.h"
+#include "caravan/base/version.h"
+
+namespace caravan::train {
+
+namespace {
+
+// One typed field of the state; strangers write files too.
+template <typename T>
+T field(const Json& json, const char* name, const std::string& source) {
+  const auto found = json.find(name);
+  bool fits = json.is_object() && found != json.end();
+  if (fits) {
+    if constexpr (std::is_same_v<T, std::string>) {
+      fits = found->is_string();
+    } else if constexpr (std::is_same_v<T, bool>) {
+      fits = found->is_boolean();
+    } else {
+      fits = found->is_number_integer() && found->template get<std::int64_t>() >= 0;
+    }
+  }
+  if (!fits) {
+    throw FormatError(fmt::format("{}: state: \"{}\" is missing or of the wrong type", source, name));
+  }
+  return found->template get<T>();
+}
+
+const Json& object(const Json& json, const char* name, const std::string& source) {
+  const auto found = json.find(name);
+  if (!json.is_object() || found == json.end() || !found->is_object()) {
+    throw FormatError(fmt::format("{}: state: \"{}\" is missing or no object", source, name));
+  }
+  return *found;
+}
+
+void check_same_model(const Trainer& trainer, const checkpoint::CheckpointReader& reader,
+                      const std::vector<checkpoint::NamedTensor>& expected) {
+  const checkpoint::Manifest& manifest = reader.manifest();
+  for (const checkpoint::NamedTensor& one : expected) {
+    const auto found = manifest.tensors.find(one.name);
+    if (found == manifest.tensors.end()) {
+      throw ConfigError(
+          fmt::format("{}: this checkpoint is of another model: it has no \"{}\"; choose another "
+                      "job.dump_folder, or the model that was trained there",
+                      reader.directory().string(), one.name));
+    }
+    const auto extents = one.tensor.shape().extents();
+    const std::vector<std::int64_t> shape(extents.begin(), extents.end());
+    if (found->second.shape != shape) {
+      throw ConfigError(fmt::format(
+          "{}: this checkpoint is of another model: \"{}\" is [{}], here it is [{}]; choose "
+          "another job.dump_folder, or the model that was trained there",
+          reader.directory().string(), one.name, fmt::join(found->second.shape, ", "), fmt::join(shape, ", ")));
+    }
+  }
+  std::size_t stored = 0;
+  for (const auto& [name, tensor] : manifest.tensors) {
+    stored += name.starts_with("optimizer.") ? 0 : 1;
+  }
+  if (stored != trainer.model_tensors().size()) {
+    throw ConfigError(
+        fmt::format("{}: this checkpoint is of another model: it has {} tensors, here there are {}; choose "
+                    "another job.dump_folder, or the model that was trained there",
+                    reader.directory().string(), stored, trainer.model_tensors().size()));
+  }
+}
+
+}  // namespace
+
+Machine machine_of(const ops::Context& ctx, DType compute) {
+  return {version(), to_string(ctx.isa), ctx.threads, ops::to_string(ctx.backend), to_string(compute)};
+}
+
+Json to_json(const TrainState& state) {
+  Json json = Json::object();
+  json["step"] = state.step;
+  json["optimizer_steps"] = state.optimizer_steps;
+  json["n_tokens_seen"] = state.n_tokens_seen;
+  json["next_row"] = state.next_row;
+  json["data"] = {{"documents", state.data.documents}, {"tokens", state.data.tokens},   {"seq_len", state.data.seq_len},
+                  {"packing", state.data.packing},     {"shuffle", state.data.shuffle}, {"seed", state.data.seed}};
+  json["machine"] = {{"version", state.machine.version},
+                     {"isa", state.machine.isa},
+                     {"threads", state.machine.threads},
+                     {"backend", state.machine.backend},
+                     {"compute_dtype", state.machine.compute_dtype}};
+  json["model"] = state.model;
+  json["config"] = state.config;
+  return json;
+}
+
+TrainState parse_train_state(const Json& json, const std::string& source) {
+  TrainState state;
+  state.step = field<std::int64_t>(json, "step", source);
+  state.optimizer_steps = field<std::int64_t>(json, "optimizer_steps", source);
+  state.n_tokens_seen = field<std::int64_t>(json, "n_tokens_seen", source);
+  state.next_row = field<std::int64_t>(json, "next_row", source);
+  const Json& data = object(json, "data", source);
+  state.data = {field<std::int64_t>(data, "documents", source), field<std::int64_t>(data, "tokens", source),
+                field<std::int64_t>(data, "seq_len", source),   field<std::string>(data, "packing", source),
+                field<bool>(data, "shuffle", source),           field<std::int64_t>(data, "seed", source)};
+  const Json& machine = object(json, "machine", source);
+  state.machine = {field<std::string>(machine, "version", source), field<std::string>(machine, "isa", source),
+                   field<std::int64_t>(machine, "threads", source), field<std::string>(machine, "backend", source),
+                   field<std::string>(machine, "compute_dtype", source)};
+  state.model = field<std::string>(json, "model", source);
+  state.config = field<std::string>(json, "config", source);
+  return state;
+}
+
+TrainState load_into(Trainer& trainer, const checkpoint::CheckpointReader& reader, const LoadParts& parts) {
+  const TrainState saved = parse_train_state(reader.state(), (reader.directory() / "manifest.json").string());
+  const std::vector<checkpoint::NamedTensor> wanted = parts.optimizer ? trainer.tensors() : trainer.model_tensors();
+  check_same_model(trainer, reader, wanted);
+  for (const checkpoint::NamedTensor& one : wanted) {
+    reader.read(one.name, one.tensor);
+  }
+  TrainState state = saved;
+  state.next_row = parts.dataloader ? saved.next_row : 0;
+  state.step = parts.lr_scheduler && parts.train_state ? saved.step : 0;
+  state.n_tokens_seen = parts.train_state ? saved.n_tokens_seen : 0;
+  state.optimizer_steps = parts.optimizer ? saved.optimizer_steps : 0;
+  trainer.restored(state.step, state.optimizer_steps, state.n_tokens_seen);
+  return state;
+}
+
+std::vector<std::string> changes_since(const TrainState& saved, const DataIdentity& data, const Machine& machine) {
+  std::vector<std::string> result;
+  if (saved.data != data) {
+    result.push_back(
+        fmt::format("the data are not those of the checkpoint ({} documents and {} tokens in rows of {} then, {} and "
+                    "{} in rows of {} "
+                    "now, packing, shuffling and seed counted too): training goes on at row {} of the new ones",
+                    grouped(saved.data.documents), grouped(saved.data.tokens), saved.data.seq_len,
+                    grouped(data.documents), grouped(data.tokens), data.seq_len, grouped(saved.next_row)));
+  }
+  const auto compare = [&](const char* what, const auto& before, const auto& now) {
+    if (before != now) {
+      result.push_back(
+          fmt::format("{} was {} when the checkpoint was written and is {} now: results will not be the "
+                      "same to the bit",
+                      what, before, now));
+    }
+  };
+  compare("Caravan's version", saved.machine.version, machine.version);
+  compare("the instruction set", saved.machine.isa, machine.isa);
+  compare("the number of threads", saved.machine.threads, machine.threads);
+  compare("the backend", saved.machine.backend, machine.backend);
+  compare("the compute type", saved.machine.compute_dtype, machine.compute_dtype);
+  return result;
+}
+
+model_io::LoadedModel load_checkpoint_model(ops::Context& ctx, const std::filesystem::path& directory, DType dtype) {
+  const checkpoint::CheckpointReader reader = checkpoint::CheckpointReader::open(directory);
+  const std::string source = (directory / "manifest.json").string();
+  const TrainState state = parse_train_state(reader.state(), source);
+  const model_io::HfConfig config = model_io::parse_hf_config(state.model, source + " (\"model\")");
+  model_io::LoadedModel model;
+  model.config = config;
+  // Masters hold the stored f32 values; compute views follow.
+  model.weights = autograd::WeightStore::for_training(ctx, model::parameter_specs(config.model), dtype);
+  for (const autograd::Parameter& parameter : model.weights->parameters()) {
+    for (const ParamPart& part : parameter.spec.parts) {
+      reader.read(part.name, autograd::part_rows(parameter.stored(), part).reshape(part.shape));
+    }
+  }
+  model.weights->masters_changed(ctx);
+  model.llama = std::make_unique<model::Llama>(config.model, *model.weights);
+  return model;
+}
+
+bool is_checkpoint(const std::filesystem::path& directory) {
+  std::error_code ignored;
+  return std::filesystem::is_regular_file(directory / "manifest.json", ignored);
+}
+
+}  // namespace caravan::train

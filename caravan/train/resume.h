@@ -1,0 +1,79 @@
+// What a training checkpoint says beyond its tensors, and how a run finds where to go on.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "caravan/base/json.h"
+#include "caravan/checkpoint/training_checkpoint.h"
+#include "caravan/model_io/hf_config.h"
+#include "caravan/train/config.h"
+#include "caravan/train/trainer.h"
+
+namespace caravan::train {
+
+// Facts that have to be the same for a resumed run to give the same bits.
+struct Machine {
+  std::string version;
+  std::string isa;
+  std::int64_t threads = 0;
+  std::string backend;
+  std::string compute_dtype;
+
+  bool operator==(const Machine&) const = default;
+};
+Machine machine_of(const ops::Context& ctx, DType compute);
+
+// The data set that `next_row` counts in.
+struct DataIdentity {
+  std::int64_t documents = 0;
+  std::int64_t tokens = 0;
+  std::int64_t seq_len = 0;
+  std::string packing;
+  bool shuffle = false;
+  std::int64_t seed = 0;
+
+  bool operator==(const DataIdentity&) const = default;
+};
+
+// The manifest's state: {"step", "optimizer_steps", "n_tokens_seen", "next_row", "data", "machine", "model" (config.json),
+// "config" (TOML)}.
+struct TrainState {
+  std::int64_t step = 0;
+  std::int64_t optimizer_steps = 0;
+  std::int64_t n_tokens_seen = 0;
+  std::int64_t next_row = 0;
+  DataIdentity data;
+  Machine machine;
+  std::string model;   // config.json's text
+  std::string config;  // TOML
+};
+Json to_json(const TrainState& state);
+// Throws FormatError naming `source` and the field.
+TrainState parse_train_state(const Json& json, const std::string& source);
+
+// Which parts of a checkpoint are taken over.
+struct LoadParts {
+  bool optimizer = true;
+  bool lr_scheduler = true;  // the schedule's clock: the step count of the learning rate
+  bool dataloader = true;
+  bool train_state = true;
+};
+
+// Reads the tensors into the trainer and returns the state.  Throws ConfigError when the checkpoint holds another model
+// (naming the first difference), FormatError when it is damaged.
+TrainState load_into(Trainer& trainer, const checkpoint::CheckpointReader& reader, const LoadParts& parts);
+
+// One sentence for each fact that changed since the checkpoint was written: bits may differ from an undisturbed run.
+std::vector<std::string> changes_since(const TrainState& saved, const DataIdentity& data, const Machine& machine);
+
+// The model of a checkpoint without its optimizer, for export and generation.  `dtype`: what it computes in.
+// Throws FileError, FormatError.
+model_io::LoadedModel load_checkpoint_model(ops::Context& ctx, const std::filesystem::path& directory, DType dtype);
+
+// Whether a directory is a training checkpoint: it has a manifest.json.
+bool is_checkpoint(const std::filesystem::path& directory);
+
+}  // namespace caravan::train

@@ -1,0 +1,399 @@
+#include "caravan/train/run.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <ostream>
+#include <thread>
+#include <utility>
+
+#include "caravan/base/error.h"
+#include "caravan/base/file.h"
+#include "caravan/base/progress.h"
+#include "caravan/base/text.h"
+#include "caravan/base/threads.h"
+#include "caravan/data/loader.h"
+#include "caravan/train/config_keys.h"
+#include "caravan/train/metrics.h"
+#include "caravan/train/outputs.h"
+#include "caravan/train/peak.h"
+#include "caravan/train/plan.h"
+#include "caravan/train/prepare.h"
+#include "caravan/train/sampling.h"
+#include "caravan/train/setup.h"
+
+namespace caravan::train {
+
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
+constexpr double kPauseSeconds = 10.0;
+
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+ops::Context context_of(const Config& config) {
+  return ops::make_context({.backend = config.training.backend == "ref" ? ops::Backend::kRef : ops::Backend::kCpu,
+                            .dry_run = false,
+                            .threads = static_cast<int>(config.training.threads),
+                            .memory_capacity = 0});
+}
+
+Prepared prepare_with_bar(const Config& config, const RunEnvironment& environment) {
+  std::unique_ptr<ProgressBar> bar;
+  std::string current;
+  const auto progress = [&](const std::string& dataset, std::int64_t done, std::int64_t total) {
+    if (bar == nullptr || current != dataset) {
+      current = dataset;
+      bar = std::make_unique<ProgressBar>(environment.out, environment.terminal, "reading " + dataset, total);
+    }
+    bar->update(done);
+  };
+  Prepared prepared = prepare(config, progress);
+  if (bar != nullptr) {
+    bar->finish();
+  }
+  return prepared;
+}
+
+// One run from its first step to its last.
+class Run {
+ public:
+  Run(const Config& config, const RunEnvironment& environment, Prepared prepared, ops::Context& ctx, Outputs& outputs)
+      : config_(config),
+        environment_(environment),
+        prepared_(std::move(prepared)),
+        ctx_(ctx),
+        outputs_(outputs),
+        compute_(compute_dtype(config, ctx.isa)),
+        total_(total_steps(config, prepared_.rows->total_rows(), 1)),
+        trainer_(ctx, start_model(), trainer_options(config, total_), *ranks_),
+        machine_(machine_of(ctx, compute_)) {}
+
+  RunSummary run(const MemoryPlan& plan) {
+    go_on_where_it_ended();
+    RunSummary summary;
+    summary.total_steps = total_;
+    if (trainer_.steps() >= total_) {
+      environment_.out << fmt::format(
+          "finished: the checkpoint of step {} is the last of {} steps; raise training.steps "
+          "to train on\n",
+          trainer_.steps(), total_);
+    } else {
+      train(plan, summary);
+    }
+    summary.step = trainer_.steps();
+    if (config_.checkpoint.enable) {
+      summary.checkpoint = outputs_.newest_checkpoint();
+    }
+    if (!summary.stopped && config_.checkpoint.last_save_in_hf) {
+      summary.model = outputs_.export_model(trainer_.model(), trainer_.steps(), prepared_.companions);
+    }
+    return summary;
+  }
+
+ private:
+  model_io::LoadedModel start_model() {
+    if (config_.checkpoint.initial_load_in_hf) {
+      model_io::LoadOptions options;
+      options.training = true;
+      model_io::LoadedModel model = model_io::load_model(ctx_, config_.checkpoint.initial_load_path, compute_, options);
+      for (const std::string& warning : model.warnings) {
+        environment_.out << "warning: " << warning << "\n";
+      }
+      return model;
+    }
+    return model_io::create_model(ctx_, prepared_.architecture, compute_,
+                                  static_cast<std::uint64_t>(config_.debug.seed),
+                                  /*training=*/true);
+  }
+
+  void go_on_where_it_ended() {
+    std::optional<Resumed> resumed = outputs_.resume(trainer_, environment_.out);
+    if (!resumed) {
+      return;
+    }
+    next_row_ = resumed->state.next_row;
+    if (resumed->same_run) {
+      for (const std::string& change : changes_since(resumed->state, prepared_.data, machine_)) {
+        environment_.out << "warning: " << change << "\n";
+      }
+    }
+  }
+
+  TrainState state() const {
+    return {trainer_.steps(),
+            trainer_.optimizer_steps(),
+            trainer_.tokens_seen(),
+            next_row_,
+            prepared_.data,
+            machine_,
+            model_io::format_hf_config(prepared_.architecture, DType::kF32),
+            print_toml(config_)};
+  }
+
+  void train(const MemoryPlan& plan, RunSummary& summary) {
+    data::LoaderOptions loading;
+    loading.micro_batch_rows = config_.training.local_batch_size;
+    loading.micro_batches = micro_batches(config_, 1);
+    loading.next_row = next_row_;
+    loading.prefetch = static_cast<int>(config_.training.prefetch_steps);
+    data::Loader loader(*prepared_.rows, loading);
+    peak_ = ctx_.backend == ops::Backend::kRef ? 0.0 : measured_product_peak(ctx_, compute_);
+    ctx_.allocator->reset_peaks();
+    MetricsFiles files(outputs_.folder() / "metrics.jsonl",
+                       config_.metrics.enable_tensorboard ? outputs_.folder() / config_.metrics.save_tb_folder : "",
+                       trainer_.steps() + 1);
+    Console console(environment_.out, environment_.terminal, !config_.metrics.disable_color_printing,
+                    trainer_.steps() + 1, total_, config_.metrics.log_freq);
+    bool stopped = false;
+    while (trainer_.steps() < total_ && !stopped) {
+      one_step(loader, files, console);
+      stopped = environment_.stop_requested && environment_.stop_requested();
+      const std::int64_t step = trainer_.steps();
+      const bool last = step == total_;
+      evaluate_when_due(step, last, files, console);
+      sample_when_due(step, last, files, console);
+      save_when_due(step, last || stopped, console);
+      files.flush();
+    }
+    console.finish();
+    environment_.out << format_used(plan, ctx_.allocator->use());
+    summary.stopped = stopped && trainer_.steps() < total_;
+  }
+
+  void one_step(data::Loader& loader, MetricsFiles& files, Console& console) {
+    const Clock::time_point begin = Clock::now();
+    const double waited_before = loader.waited_seconds();
+    const data::StepBatch batch = loader.next();
+    StepResult result;
+    try {
+      result = trainer_.step(batch.micro_batches);
+    } catch (const NonFiniteError& error) {
+      console.finish();
+      outputs_.finish_saving();
+      const fs::path newest = outputs_.newest_checkpoint();
+      throw NonFiniteError(fmt::format(
+          "{}; {}. Lower optimizer.lr, or set training.on_nan skip to pass over such steps", error.what(),
+          newest.empty() ? "there is no checkpoint yet" : "the last good checkpoint is " + newest.string()));
+    }
+    next_row_ = batch.next_row;
+    StepMetrics metrics;
+    metrics.step = trainer_.steps();
+    metrics.loss = result.loss;
+    metrics.grad_norm = result.grad_norm;
+    metrics.lr = result.lr;
+    metrics.seconds = seconds_since(begin);
+    metrics.data_seconds = loader.waited_seconds() - waited_before;
+    metrics.tokens_per_second = static_cast<double>(result.tokens) / metrics.seconds;
+    if (peak_ > 0.0) {
+      metrics.mfu =
+          metrics.tokens_per_second * flops_per_token(prepared_.architecture.model, config_.training.seq_len) / peak_;
+    }
+    metrics.memory_gib = static_cast<double>(ctx_.allocator->use().high_water) / kGiB;
+    metrics.n_tokens_seen = trainer_.tokens_seen();
+    metrics.epoch = static_cast<double>(next_row_) / static_cast<double>(prepared_.rows->rows_per_epoch());
+    files.step(metrics);
+    console.step(metrics);
+    if (!result.applied) {
+      console.line(fmt::format("step {}: loss {} or gradient norm {} is no number; the step was skipped", metrics.step,
+                               result.loss, result.grad_norm));
+    }
+  }
+
+  void evaluate_when_due(std::int64_t step, bool last, MetricsFiles& files, Console& console) {
+    if (prepared_.validation == nullptr || !(step == 1 || step % config_.validation.freq == 0 || last)) {
+      return;
+    }
+    const Clock::time_point begin = Clock::now();
+    data::LoaderOptions loading;
+    loading.micro_batch_rows = config_.validation.local_batch_size;
+    data::Loader loader(*prepared_.validation, loading);
+    Evaluation sum;
+    double bytes = 0.0;
+    for (std::int64_t row = 0; row < prepared_.validation_rows; row += loading.micro_batch_rows) {
+      const data::StepBatch batch = loader.next();
+      const Evaluation one = trainer_.evaluate(batch.micro_batches);
+      sum.loss_sum += one.loss_sum;
+      sum.targets += one.targets;
+      bytes += target_bytes(batch.micro_batches);
+    }
+    ValidationMetrics metrics;
+    metrics.step = step;
+    metrics.targets = sum.targets;
+    metrics.loss = sum.loss_sum / static_cast<double>(std::max<std::int64_t>(1, sum.targets));
+    if (bytes > 0.0) {
+      metrics.bits_per_byte = sum.loss_sum / std::log(2.0) / bytes;
+    }
+    metrics.seconds = seconds_since(begin);
+    files.validation(metrics);
+    console.validation(metrics);
+  }
+
+  // Bytes of text that the targets stand for; special tokens stand for none.  0 without a tokenizer.
+  double target_bytes(const std::vector<MicroBatch>& batches) const {
+    if (!prepared_.tokenizer) {
+      return 0.0;
+    }
+    double bytes = 0.0;
+    for (const MicroBatch& batch : batches) {
+      for (const std::int32_t target : batch.targets) {
+        if (target != kIgnoredTarget && target < prepared_.tokenizer->vocab_size() &&
+            !prepared_.tokenizer->is_special(target)) {
+          bytes += static_cast<double>(prepared_.tokenizer->bytes(target).size());
+        }
+      }
+    }
+    return bytes;
+  }
+
+  void sample_when_due(std::int64_t step, bool last, MetricsFiles& files, Console& console) {
+    const std::int64_t freq = config_.sampling.freq;
+    if (freq == 0 || !prepared_.tokenizer || !(step % freq == 0 || last)) {
+      return;
+    }
+    for (const std::string& prompt : config_.sampling.prompts) {
+      const std::string text = sample_text(ctx_, trainer_.model(), *prepared_.tokenizer, config_, prompt, step);
+      files.sample(step, prompt, text);
+      console.sample(step, prompt, text);
+    }
+  }
+
+  void save_when_due(std::int64_t step, bool last, Console& console) {
+    if (!config_.checkpoint.enable || config_.checkpoint.load_only) {
+      return;
+    }
+    const bool due = last || step % config_.checkpoint.interval == 0 ||
+                     (step == 1 && config_.checkpoint.enable_first_step_checkpoint);
+    try {
+      outputs_.check_saving();
+      if (due) {
+        outputs_.save(trainer_, state(), /*wait=*/last);
+      }
+    } catch (const FileError& error) {
+      after_failed_save(error, last, console);
+    }
+  }
+
+  void after_failed_save(const FileError& error, bool last, Console& console) {
+    const fs::path newest = outputs_.newest_checkpoint();
+    const std::string kept =
+        newest.empty() ? "there is no earlier checkpoint" : "the checkpoint " + newest.string() + " is whole";
+    const std::string& policy = config_.checkpoint.on_save_failure;
+    if (policy == "stop" || (policy == "continue" && last)) {
+      console.finish();
+      throw FileError(fmt::format("step {}: saving failed: {}; {}. Make room and run {} again", trainer_.steps(),
+                                  error.what(), kept, environment_.resume_command));
+    }
+    console.line(fmt::format("step {}: saving failed: {}; {}", trainer_.steps(), error.what(), kept));
+    while (policy == "pause") {
+      console.line(fmt::format("training pauses; the next attempt is in {:.0f} seconds", kPauseSeconds));
+      for (double waited = 0.0; waited < kPauseSeconds; waited += 0.1) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(100));
+        if (environment_.stop_requested && environment_.stop_requested()) {
+          throw FileError(fmt::format("step {}: not saved: {}; {}", trainer_.steps(), error.what(), kept));
+        }
+      }
+      try {
+        outputs_.save(trainer_, state(), /*wait=*/true);
+        console.line(fmt::format("step {}: saved; training goes on", trainer_.steps()));
+        return;
+      } catch (const FileError& again) {
+        console.line(fmt::format("step {}: saving failed: {}", trainer_.steps(), again.what()));
+      }
+    }
+  }
+
+  const Config& config_;
+  const RunEnvironment& environment_;
+  Prepared prepared_;
+  ops::Context& ctx_;
+  Outputs& outputs_;
+  DType compute_;
+  std::int64_t total_;
+  std::unique_ptr<comm::Communicator> ranks_ = comm::make_self();
+  Trainer trainer_;
+  Machine machine_;
+  std::int64_t next_row_ = 0;
+  double peak_ = 0.0;
+};
+
+void print_start(const Config& config, const Prepared& prepared, const ops::Context& ctx, const MemoryPlan& plan,
+                 std::ostream& out) {
+  const model::LlamaConfig& model = prepared.architecture.model;
+  out << fmt::format("model: {} parameters, {} layers of {}, vocabulary {}\n",
+                     grouped(parameter_count(model::parameter_specs(model))), model.num_hidden_layers,
+                     model.hidden_size, grouped(model.vocab_size));
+  out << fmt::format(
+      "data: {} tokens in {} documents, {} rows of {} an epoch{}\n", grouped(prepared.data.tokens),
+      grouped(prepared.data.documents), grouped(prepared.rows->rows_per_epoch()), config.training.seq_len,
+      prepared.validation ? fmt::format("; validation: {} rows", grouped(prepared.validation_rows)) : "");
+  out << fmt::format("steps: {} of {} rows; {} compute, f32 masters; {} threads, {}\n",
+                     grouped(total_steps(config, prepared.rows->total_rows(), 1)),
+                     micro_batches(config, 1) * config.training.local_batch_size,
+                     to_string(compute_dtype(config, ctx.isa)), ctx.threads, to_string(ctx.isa));
+  out << format_plan(plan);
+}
+
+std::string not_fitting(const Config& config, const model_io::HfConfig& architecture, const MemoryPlan& plan) {
+  std::string message = fmt::format("this training needs {} bytes of memory and {} are available",
+                                    grouped(plan.needed()), grouped(plan.available));
+  if (const auto suggestion = suggest(config, architecture, plan.available)) {
+    std::string changes;
+    for (const std::string& change : suggestion->changes) {
+      changes += " " + change;
+    }
+    return fmt::format("{}; the nearest setting that fits ({} bytes):{}", message, grouped(suggestion->plan.needed()),
+                       changes);
+  }
+  return message + "; no smaller batch or row makes it fit: choose a smaller model";
+}
+
+}  // namespace
+
+std::string describe_plan(const Config& config, bool& fits) {
+  const std::optional<tokenizer::Tokenizer> tokenizer = find_tokenizer(config);
+  const model_io::HfConfig architecture =
+      train::architecture(config, start_config(config), tokenizer ? &*tokenizer : nullptr);
+  const MemoryPlan plan = plan_memory(config, architecture, full_batches(config, 1), usable_memory());
+  fits = plan.fits();
+  std::string text =
+      fmt::format("model: {} parameters\n", grouped(parameter_count(model::parameter_specs(architecture.model))));
+  text += format_plan(plan);
+  text += fits ? "it fits\n" : "it does not fit: " + not_fitting(config, architecture, plan) + "\n";
+  return text;
+}
+
+RunSummary run_training(const Config& config, const RunEnvironment& environment) {
+  validate(config);
+  Outputs outputs(config);
+  outputs.prepare_folders();
+  Prepared prepared = prepare_with_bar(config, environment);
+  outputs.keep_assets(prepared.companions, prepared.architecture, config, !prepared.start);
+  ops::Context ctx = context_of(config);
+
+  // The plan walks over a batch like the first one; short documents make other layouts but no more rows.
+  const MemoryPlan plan = plan_memory(config, prepared.architecture, full_batches(config, 1), usable_memory());
+  print_start(config, prepared, ctx, plan, environment.out);
+  if (!plan.fits()) {
+    throw OutOfMemoryError(not_fitting(config, prepared.architecture, plan));
+  }
+  Run run(config, environment, std::move(prepared), ctx, outputs);
+  const RunSummary summary = run.run(plan);
+  if (summary.stopped) {
+    environment.out << fmt::format("stopped at step {} of {}; to go on: {}\n", summary.step, summary.total_steps,
+                                   environment.resume_command);
+  } else if (!summary.model.empty()) {
+    environment.out << fmt::format("the model is in {}; next: caravan generate --model {} --prompt \"...\"\n",
+                                   summary.model.string(), summary.model.string());
+  }
+  return summary;
+}
+
+}  // namespace caravan::train

@@ -1,0 +1,98 @@
+// The training step: what torchtitan's train_step does, over the tape and the schedule of accumulated micro-batches.
+//
+//   count the valid targets of the whole global batch; forward and backward with 1 over that count; sum gradients over
+//   ranks; norm, clipping; AdamW; the learning rate of the step before it was counted.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "caravan/autograd/save_policy.h"
+#include "caravan/checkpoint/training_checkpoint.h"
+#include "caravan/comm/communicator.h"
+#include "caravan/layout/micro_batch.h"
+#include "caravan/model_io/load.h"
+#include "caravan/optim/lr_schedule.h"
+#include "caravan/optim/optimizer.h"
+
+namespace caravan::train {
+
+struct TrainerOptions {
+  optim::AdamWConfig optimizer;
+  optim::LrSchedule schedule;
+  double max_norm = 1.0;  // 0: no clipping
+  autograd::SavePolicy checkpointing;
+  bool skip_non_finite = false;  // a step whose loss or norm is no number leaves everything as it was
+};
+
+struct StepResult {
+  double loss = 0.0;         // mean over the global batch's valid targets, nats; 0 without any
+  double grad_norm = 0.0;    // over all gradients, before clipping
+  double lr = 0.0;           // of this step
+  std::int64_t targets = 0;  // valid ones, over all ranks
+  std::int64_t tokens = 0;   // ids that are no padding, over all ranks
+  bool applied = true;       // false: skipped, since loss or norm was no number
+};
+
+struct Evaluation {
+  double loss_sum = 0.0;  // nats, over all targets
+  std::int64_t targets = 0;
+};
+
+// A model in training with its optimizer.  One object a rank; ranks call the same things in the same order.
+class Trainer {
+ public:
+  // `model` was loaded or created for training.  `ranks` share the data and must outlive the trainer.
+  Trainer(ops::Context& ctx, model_io::LoadedModel model, const TrainerOptions& options, comm::Communicator& ranks);
+  Trainer(const Trainer&) = delete;
+  Trainer& operator=(const Trainer&) = delete;
+
+  // One step over this rank's micro-batches.  On the meta device nothing is computed and the result means nothing.
+  // Throws NonFiniteError when loss or norm is no number and such steps are not skipped: nothing was changed by then.
+  StepResult step(const std::vector<MicroBatch>& batches);
+
+  // Sums the losses of this rank's micro-batches without changing anything.
+  Evaluation evaluate(const std::vector<MicroBatch>& batches);
+
+  // Steps done so far, skipped ones included: the schedule's clock.
+  std::int64_t steps() const { return steps_; }
+  std::int64_t tokens_seen() const { return tokens_seen_; }
+
+  // Everything that a checkpoint keeps of the model and the optimizer, by Hugging Face's parameter names:
+  //   NAME                             the master, f32
+  //   optimizer.state.NAME.exp_avg     first moment (torchtitan's key)
+  //   optimizer.state.NAME.exp_avg_sq  second moment
+  // The tensors are windows onto the trainer's own memory.
+  std::vector<checkpoint::NamedTensor> tensors() const;
+  std::vector<checkpoint::NamedTensor> model_tensors() const;
+
+  // The masters, and where asked the moments, were written through tensors(): compute views follow.
+  void restored(std::int64_t steps, std::int64_t optimizer_steps, std::int64_t tokens_seen);
+
+  std::int64_t optimizer_steps() const { return optimizer_.steps(); }
+  const model_io::LoadedModel& model() const { return model_; }
+  ops::Context& context() { return ctx_; }
+
+ private:
+  ops::Context& ctx_;
+  model_io::LoadedModel model_;
+  TrainerOptions options_;
+  comm::Communicator& ranks_;
+  std::unique_ptr<comm::Communicator> alone_;
+  optim::Optimizer optimizer_;
+  std::int64_t steps_ = 0;
+  std::int64_t tokens_seen_ = 0;
+};
+
+// Loss or gradient norm is NaN or infinite.
+class NonFiniteError : public Error {
+  using Error::Error;
+};
+
+// Multiplications and additions of one training step for each token (forward and backward, recomputation not counted):
+// 6 for every weight of a product, and 12 heads head_dim (seq_len / 2) a layer for attention over what a causal row sees
+// (torchtitan counts the masked half too).
+double flops_per_token(const model::LlamaConfig& config, std::int64_t seq_len);
+
+}  // namespace caravan::train
