@@ -1,0 +1,311 @@
+// The training step: ranks, plans, numbers that are none, and going on from a checkpoint.
+#include "caravan/train/trainer.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <mutex>
+#include <span>
+
+#include "caravan/base/error.h"
+#include "caravan/data/loader.h"
+#include "caravan/model/presets.h"
+#include "caravan/tensor/copy.h"
+#include "caravan/train/plan.h"
+#include "caravan/train/resume.h"
+#include "tests/support/scratch.h"
+
+namespace caravan::train {
+namespace {
+
+constexpr std::int64_t kSeqLen = 24;
+
+model_io::HfConfig tiny_config() {
+  model_io::HfConfig config;
+  config.model = model::preset("tiny");
+  config.model.initializer_range = 0.3;
+  config.model.tie_word_embeddings = true;
+  return config;
+}
+
+// Documents of unlike lengths over the vocabulary of the tiny model.
+data::Documents documents() {
+  std::vector<std::vector<std::int32_t>> result;
+  for (int i = 0; i < 40; ++i) {
+    std::vector<std::int32_t> document(static_cast<std::size_t>(5 + (i * 7) % 31));
+    for (std::size_t j = 0; j < document.size(); ++j) {
+      document[j] = static_cast<std::int32_t>((j * j + 13 * j + static_cast<std::size_t>(17 * i)) % 131);
+    }
+    result.push_back(document);
+  }
+  return data::Documents::of(result);
+}
+
+data::RowOptions row_options() {
+  data::RowOptions options;
+  options.seq_len = kSeqLen;
+  options.shuffle = true;
+  return options;
+}
+
+TrainerOptions options_of(std::int64_t steps) {
+  TrainerOptions options;
+  options.optimizer.lr = 1e-2;
+  options.schedule.total_steps = steps;
+  options.schedule.warmup_steps = 2;
+  return options;
+}
+
+ops::Context context(ops::Backend backend = ops::Backend::kCpu) {
+  return ops::make_context(
+      {.backend = backend, .dry_run = false, .threads = 1, .memory_capacity = std::int64_t{1} << 28});
+}
+
+// Three steps of four rows each, shared out over `size` ranks; the results of rank 0.
+std::vector<StepResult> train_on_ranks(int size) {
+  std::vector<StepResult> results;
+  std::mutex mutex;
+  comm::run_threads(size, [&](comm::Communicator& ranks) {
+    ops::Context ctx = context(ops::Backend::kRef);
+    Trainer trainer(ctx, model_io::create_model(ctx, tiny_config(), DType::kF64, 5, /*training=*/true), options_of(10),
+                    ranks);
+    const data::Rows rows({documents()}, row_options());
+    data::LoaderOptions loading;
+    loading.micro_batches = 4 / size;
+    loading.rank = ranks.rank();
+    loading.ranks = size;
+    data::Loader loader(rows, loading);
+    for (int step = 0; step < 3; ++step) {
+      const StepResult result = trainer.step(loader.next().micro_batches);
+      const std::lock_guard lock(mutex);
+      if (ranks.rank() == 0) {
+        results.push_back(result);
+      }
+    }
+  });
+  return results;
+}
+
+TEST(Trainer, SharesTheRowsOfAStepOverRanks) {
+  const std::vector<StepResult> one = train_on_ranks(1);
+  // Sums in another order in f64; AdamW divides by the root of squares, which keeps relative errors as they are.
+  constexpr double kTolerance = 1e-10;
+  for (const int size : {2, 4}) {
+    const std::vector<StepResult> several = train_on_ranks(size);
+    for (std::size_t step = 0; step < one.size(); ++step) {
+      EXPECT_NEAR(several[step].loss, one[step].loss, kTolerance * one[step].loss) << size << " ranks, step " << step;
+      EXPECT_NEAR(several[step].grad_norm, one[step].grad_norm, kTolerance * one[step].grad_norm);
+      EXPECT_EQ(several[step].targets, one[step].targets);
+      EXPECT_EQ(several[step].tokens, one[step].tokens);
+    }
+  }
+}
+
+class TrainerRun {
+ public:
+  explicit TrainerRun(DType dtype = DType::kF32, const TrainerOptions& options = options_of(10))
+      : ctx(context()),
+        ranks(comm::make_self()),
+        trainer(ctx, model_io::create_model(ctx, tiny_config(), dtype, 5, /*training=*/true), options, *ranks),
+        rows({documents()}, row_options()) {}
+
+  std::vector<MicroBatch> batch(std::int64_t step, std::int64_t micro_batches = 2) {
+    data::LoaderOptions loading;
+    loading.micro_batch_rows = 2;
+    loading.micro_batches = micro_batches;
+    loading.next_row = step * 2 * micro_batches;
+    loading.prefetch = 0;
+    return data::Loader(rows, loading).next().micro_batches;
+  }
+
+  // All bytes that a checkpoint would hold.
+  std::vector<std::vector<double>> everything() const {
+    std::vector<std::vector<double>> result;
+    for (const checkpoint::NamedTensor& one : trainer.tensors()) {
+      result.push_back(to_doubles(one.tensor));
+    }
+    return result;
+  }
+
+  ops::Context ctx;
+  std::unique_ptr<comm::Communicator> ranks;
+  Trainer trainer;
+  data::Rows rows;
+};
+
+TEST(Trainer, GoesOnFromACheckpointToTheBit) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    TrainerRun undisturbed(dtype);
+    for (int step = 0; step < 6; ++step) {
+      undisturbed.trainer.step(undisturbed.batch(step));
+    }
+    const test::ScratchDirectory scratch;
+    checkpoint::CheckpointStore store({scratch.path() / "checkpoint", 0});
+    store.prepare();
+    TrainerRun first(dtype);
+    for (int step = 0; step < 3; ++step) {
+      first.trainer.step(first.batch(step));
+    }
+    TrainState state{first.trainer.steps(),
+                     first.trainer.optimizer_steps(),
+                     first.trainer.tokens_seen(),
+                     12,
+                     {},
+                     machine_of(first.ctx, dtype),
+                     "",
+                     ""};
+    store.save(3, first.trainer.tensors(), to_json(state));
+
+    TrainerRun second(dtype);
+    std::vector<std::string> warnings;
+    const auto reader = checkpoint::open_newest(scratch.path() / "checkpoint", warnings);
+    ASSERT_TRUE(reader.has_value());
+    const TrainState loaded = load_into(second.trainer, *reader, {});
+    EXPECT_EQ(loaded.next_row, 12);
+    for (int step = 3; step < 6; ++step) {
+      second.trainer.step(second.batch(step));
+    }
+    EXPECT_EQ(second.everything(), undisturbed.everything());
+    EXPECT_EQ(second.trainer.tokens_seen(), undisturbed.trainer.tokens_seen());
+  }
+}
+
+TEST(Trainer, RefusesACheckpointOfAnotherModel) {
+  const test::ScratchDirectory scratch;
+  checkpoint::CheckpointStore store({scratch.path(), 0});
+  store.prepare();
+  TrainerRun first;
+  store.save(0, first.trainer.tensors(), to_json(TrainState{}));
+  model_io::HfConfig wider = tiny_config();
+  wider.model.intermediate_size = 96;
+  Trainer other(first.ctx, model_io::create_model(first.ctx, wider, DType::kF32, 5, true), options_of(10),
+                *first.ranks);
+  const auto reader = checkpoint::CheckpointReader::open(checkpoint::step_directory(scratch.path(), 0));
+  const std::string message = test::message_of<ConfigError>([&] { load_into(other, reader, {}); });
+  EXPECT_NE(message.find("of another model"), std::string::npos) << message;
+  EXPECT_NE(message.find("[88, 32], here it is [96, 32]"), std::string::npos) << message;
+}
+
+void poison(const Trainer& trainer) {
+  const Tensor& tensor = trainer.tensors().front().tensor;
+  std::vector<float> values = to_floats(tensor);
+  std::fill(values.begin(), values.end(), std::numeric_limits<float>::quiet_NaN());
+  copy_from_host(tensor, std::as_bytes(std::span(values)));
+}
+
+TEST(Trainer, StopsAtALossThatIsNoNumberAndChangesNothing) {
+  TrainerRun run;
+  run.trainer.step(run.batch(0));
+  poison(run.trainer);
+  const auto moments = to_doubles(run.trainer.tensors().back().tensor);
+  EXPECT_THROW(run.trainer.step(run.batch(1)), NonFiniteError);
+  EXPECT_EQ(run.trainer.steps(), 1);
+  EXPECT_EQ(run.trainer.optimizer_steps(), 1);
+  EXPECT_EQ(to_doubles(run.trainer.tensors().back().tensor), moments);
+}
+
+TEST(Trainer, SkipsALossThatIsNoNumberWhereAskedTo) {
+  TrainerOptions options = options_of(10);
+  options.skip_non_finite = true;
+  TrainerRun run(DType::kF32, options);
+  poison(run.trainer);
+  const StepResult result = run.trainer.step(run.batch(0));
+  EXPECT_FALSE(result.applied);
+  EXPECT_EQ(run.trainer.steps(), 1);
+  EXPECT_EQ(run.trainer.optimizer_steps(), 0);
+  for (const double moment : to_doubles(run.trainer.tensors().back().tensor)) {
+    EXPECT_EQ(moment, 0.0);
+  }
+}
+
+TEST(Trainer, EvaluatesWhatAStepWouldReport) {
+  TrainerRun run;
+  const auto before = run.everything();
+  const Evaluation evaluation = run.trainer.evaluate(run.batch(0));
+  EXPECT_EQ(run.everything(), before);
+  const StepResult result = run.trainer.step(run.batch(0));
+  EXPECT_EQ(evaluation.targets, result.targets);
+  // The same products in another kernel (with and without gradients), f32 sums of a few hundred terms.
+  EXPECT_NEAR(evaluation.loss_sum / static_cast<double>(evaluation.targets), result.loss, 1e-5 * result.loss);
+}
+
+TEST(Trainer, MovesNothingOnABatchOfPadding) {
+  TrainerRun run;
+  std::vector<MicroBatch> batches = run.batch(0);
+  for (MicroBatch& batch : batches) {
+    batch.layout.sequences.clear();
+    std::fill(batch.ids.begin(), batch.ids.end(), -1);
+    std::fill(batch.targets.begin(), batch.targets.end(), kIgnoredTarget);
+  }
+  const auto before = run.everything();
+  const StepResult result = run.trainer.step(batches);
+  EXPECT_EQ(result.targets, 0);
+  EXPECT_EQ(result.loss, 0.0);
+  EXPECT_EQ(run.everything(), before);
+}
+
+TEST(Plan, PredictsThePeakToTheByte) {
+  for (const char* mode : {"none", "selective", "full"}) {
+    for (const char* compute : {"float32", "bfloat16"}) {
+      Config config;
+      config.training.seq_len = kSeqLen;
+      config.training.local_batch_size = 2;
+      config.training.global_batch_size = 4;
+      config.training.threads = 1;
+      config.training.mixed_precision_param = compute;
+      config.activation_checkpoint.mode = mode;
+      TrainerOptions options = trainer_options(config, 10);
+      TrainerRun run(compute_dtype(config, Isa::kAvx2), options);
+      run.ctx.allocator->reset_peaks();
+      const std::vector<MicroBatch> batches = full_batches(config, 1);
+      const MemoryPlan plan = plan_memory(config, tiny_config(), batches, std::int64_t{1} << 30);
+      run.trainer.step(batches);
+      run.trainer.step(batches);
+      const MemoryUse used = run.ctx.allocator->use();
+      EXPECT_EQ(plan.use.peak_bytes, used.peak_bytes) << mode << " " << compute;
+      EXPECT_EQ(plan.use.high_water, used.high_water) << mode << " " << compute;
+      for (int segment = 0; segment < kSegmentCount; ++segment) {
+        EXPECT_EQ(plan.use.segments[static_cast<std::size_t>(segment)].peak_bytes,
+                  used.segments[static_cast<std::size_t>(segment)].peak_bytes)
+            << mode << " " << compute << " " << to_string(static_cast<Segment>(segment));
+      }
+      EXPECT_TRUE(plan.fits());
+    }
+  }
+}
+
+TEST(Plan, NamesTheNearestSettingThatFits) {
+  Config config;
+  config.training.seq_len = 128;
+  config.training.local_batch_size = 16;
+  config.training.threads = 1;
+  const std::int64_t all = plan_memory(config, tiny_config(), full_batches(config, 1), 0).needed();
+  // A little less than everything: recomputation is enough.
+  const auto nearest = suggest(config, tiny_config(), all * 9 / 10);
+  ASSERT_TRUE(nearest.has_value());
+  EXPECT_EQ(nearest->changes.front(), "--activation_checkpoint.mode selective");
+  EXPECT_LE(nearest->plan.needed(), all * 9 / 10);
+  const auto far = suggest(config, tiny_config(), all / 6);
+  ASSERT_TRUE(far.has_value());
+  EXPECT_LE(far->plan.needed(), all / 6);
+  EXPECT_FALSE(suggest(config, tiny_config(), 1000).has_value());
+}
+
+TEST(FlopsPerToken, CountsWhatTheTapeCounts) {
+  const model_io::HfConfig config = tiny_config();
+  ops::Context ctx = context();
+  const model_io::LoadedModel model = model_io::create_model(ctx, config, DType::kF32, 5, true);
+  constexpr std::int64_t kLength = 256;
+  const SequenceLayout layout = pack(std::vector<std::int64_t>{kLength});
+  autograd::Context pass(ctx, layout);
+  const std::vector<std::int32_t> ids(kLength, 3);
+  const autograd::Value hidden = model.llama->forward(pass, to_device(*ctx.allocator, ids));
+  model.llama->token_losses(pass, hidden, to_device(*ctx.allocator, ids));
+  // A backward pass is two forwards; a causal row of n sees (n + 1) / 2 keys on average where the formula says n / 2.
+  EXPECT_NEAR(flops_per_token(config.model, kLength), 3.0 * pass.flops / kLength,
+              0.01 * flops_per_token(config.model, kLength));
+}
+
+}  // namespace
+}  // namespace caravan::train
