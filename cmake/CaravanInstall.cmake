@@ -37,7 +37,8 @@ set(private
     "checkpoint/safetensors_format.h"
     "comm/checks.h"
     "comm/sum.h"
-    "model_io/rope_rows.h")
+    "model_io/rope_rows.h"
+    "train/config_table.h")
 list(JOIN private "|" private)
 install(
   DIRECTORY ${PROJECT_SOURCE_DIR}/caravan

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -13,5 +15,9 @@ std::string grouped(std::int64_t number);
 // Text from a stranger as it may stand in a message: control and non-ASCII bytes as "?", at most `max_bytes` bytes and
 // then "...".
 std::string printable(std::string_view text, std::size_t max_bytes = 200);
+
+// The word of `words` with the fewest edits to `word` (Damerau-Levenshtein, adjacent swaps count once), or nothing when
+// more than a third of the letters differ.
+std::optional<std::string> nearest_word(const std::string& word, std::span<const std::string> words);
 
 }  // namespace caravan

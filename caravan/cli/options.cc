@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <numeric>
 #include <set>
 #include <string_view>
 
@@ -258,33 +257,6 @@ std::map<std::string, std::string> read_options(const Program& program, const Co
 }
 
 }  // namespace
-
-std::optional<std::string> nearest_word(const std::string& word, std::span<const std::string> words) {
-  std::optional<std::string> best;
-  std::size_t best_distance = std::max<std::size_t>(1, word.size() / 3) + 1;
-  for (const std::string& other : words) {
-    // Rows of the edit table, two behind for swaps of neighbours.
-    std::vector<std::size_t> before(other.size() + 1), above(other.size() + 1), row(other.size() + 1);
-    std::iota(above.begin(), above.end(), std::size_t{0});
-    for (std::size_t i = 1; i <= word.size(); ++i) {
-      row[0] = i;
-      for (std::size_t j = 1; j <= other.size(); ++j) {
-        const std::size_t replaced = above[j - 1] + (word[i - 1] == other[j - 1] ? 0 : 1);
-        row[j] = std::min({above[j] + 1, row[j - 1] + 1, replaced});
-        if (i > 1 && j > 1 && word[i - 1] == other[j - 2] && word[i - 2] == other[j - 1]) {
-          row[j] = std::min(row[j], before[j - 2] + 1);
-        }
-      }
-      before = above;
-      above = row;
-    }
-    if (above.back() < best_distance) {
-      best_distance = above.back();
-      best = other;
-    }
-  }
-  return best;
-}
 
 ParsedOptions::ParsedOptions(std::map<std::string, OptionSpec> specs, std::map<std::string, std::string> given)
     : specs_(std::move(specs)), given_(std::move(given)) {}

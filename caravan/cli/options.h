@@ -99,8 +99,4 @@ Invocation parse(const Program& program, std::span<const std::string> arguments)
 std::string help_text(const Program& program);
 std::string help_text(const Program& program, const CommandSpec& command);
 
-// The word of `words` with the fewest edits to `word` (Damerau-Levenshtein, adjacent swaps count once), or nothing when
-// more than a third of the letters differ.
-std::optional<std::string> nearest_word(const std::string& word, std::span<const std::string> words);
-
 }  // namespace caravan::cli

@@ -1,11 +1,13 @@
 #include "caravan/model/presets.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
-#include <limits>
+#include <iterator>
 
 #include "caravan/base/error.h"
+#include "caravan/base/text.h"
 
 namespace caravan::model {
 
@@ -77,24 +79,6 @@ LlamaConfig tiny() {
   return config;
 }
 
-// Levenshtein distance, for the nearest name.
-std::size_t distance(const std::string& a, const std::string& b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  for (std::size_t j = 0; j <= b.size(); ++j) {
-    row[j] = j;
-  }
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    std::size_t diagonal = row[0];
-    row[0] = i;
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const std::size_t above = row[j];
-      row[j] = std::min({above + 1, row[j - 1] + 1, diagonal + (a[i - 1] == b[j - 1] ? 0 : 1)});
-      diagonal = above;
-    }
-  }
-  return row.back();
-}
-
 }  // namespace
 
 std::vector<Preset> presets() {
@@ -122,8 +106,12 @@ LlamaConfig preset(const std::string& name) {
   if (found != all.end()) {
     return found->config;
   }
-  const auto nearest = std::ranges::min_element(all, {}, [&](const Preset& one) { return distance(name, one.name); });
-  throw InputError(fmt::format("there is no preset \"{}\"; the nearest is \"{}\"", name, nearest->name));
+  std::vector<std::string> names;
+  std::ranges::transform(all, std::back_inserter(names), &Preset::name);
+  const auto nearest = nearest_word(name, names);
+  throw InputError(fmt::format(
+      "there is no preset \"{}\"; {}", printable(name, 60),
+      nearest ? fmt::format("the nearest is \"{}\"", *nearest) : fmt::format("there are {}", fmt::join(names, ", "))));
 }
 
 }  // namespace caravan::model

@@ -61,6 +61,8 @@ struct LrSchedulerSection {
   bool operator==(const LrSchedulerSection&) const = default;
 };
 
+inline constexpr std::int64_t kDefaultSteps = 10000;  // torchtitan's
+
 struct TrainingSection {
   std::vector<std::string> dataset_path;
   std::vector<double> dataset_weights;
@@ -68,10 +70,10 @@ struct TrainingSection {
   std::int64_t local_batch_size = 8;
   std::int64_t global_batch_size = -1;  // rows of one step over all ranks; -1: local_batch_size * ranks
   std::int64_t seq_len = 2048;
-  std::int64_t steps = 10000;
-  std::int64_t epochs = 0;        // 0: steps decide
-  double max_norm = 1.0;          // 0: no clipping
-  std::string packing = "split";  // split | whole
+  std::optional<std::int64_t> steps;  // unset: what epochs come to, and without epochs kDefaultSteps
+  std::int64_t epochs = 0;            // 0: steps decide
+  double max_norm = 1.0;              // 0: no clipping
+  std::string packing = "split";      // split | whole
   bool shuffle = true;
   std::string dtype = "float32";
   std::string mixed_precision_param = "auto";  // auto | bfloat16 | float32

@@ -170,7 +170,7 @@ std::int64_t micro_batches(const Config& config, int ranks) {
 
 std::int64_t total_steps(const Config& config, std::int64_t total_rows, int ranks) {
   if (config.training.epochs == 0) {
-    return config.training.steps;
+    return config.training.steps.value_or(kDefaultSteps);
   }
   const std::int64_t rows = micro_batches(config, ranks) * config.training.local_batch_size * ranks;
   return (total_rows + rows - 1) / rows;

@@ -3,6 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <optional>
+#include <string>
+#include <vector>
 
 namespace caravan {
 namespace {
@@ -22,6 +25,14 @@ TEST(Printable, HidesControlAndForeignBytesAndCutsLongText) {
   EXPECT_EQ(printable("a\nb\x1b[31m\xff\x7f"), "a?b?[31m??");
   EXPECT_EQ(printable("abcdef", 3), "abc...");
   EXPECT_EQ(printable("abc", 3), "abc");
+}
+
+TEST(NearestWord, CountsEdits) {
+  const std::vector<std::string> words = {"inspect", "dump", "compare"};
+  EXPECT_EQ(nearest_word("inspct", words), "inspect");
+  EXPECT_EQ(nearest_word("udmp", words), "dump");
+  EXPECT_EQ(nearest_word("comparison", words), std::nullopt);
+  EXPECT_EQ(nearest_word("", words), std::nullopt);
 }
 
 }  // namespace

@@ -128,14 +128,6 @@ TEST(Options, ValuesAreChecked) {
             "dump: option --threads is given 2 times; give it once");
 }
 
-TEST(Options, NearestWordCountsEdits) {
-  const Words words = {"inspect", "dump", "compare"};
-  EXPECT_EQ(nearest_word("inspct", words), "inspect");
-  EXPECT_EQ(nearest_word("udmp", words), "dump");
-  EXPECT_EQ(nearest_word("comparison", words), std::nullopt);
-  EXPECT_EQ(nearest_word("", words), std::nullopt);
-}
-
 TEST(Help, NamesEveryOptionWithItsChoicesAndDefault) {
   for (const CommandSpec& command : kProgram.commands) {
     const std::string text = help_text(kProgram, command);

@@ -35,6 +35,12 @@ TEST(Presets, NameTheNearestOfAnUnknownName) {
   } catch (const InputError& error) {
     EXPECT_NE(std::string(error.what()).find("\"llama3-8b\""), std::string::npos) << error.what();
   }
+  try {
+    preset("something else");
+    FAIL() << "no exception";
+  } catch (const InputError& error) {
+    EXPECT_NE(std::string(error.what()).find("there are llama-7b, "), std::string::npos) << error.what();
+  }
 }
 
 TEST(LlamaConfig, RefusesImpossibleNumbersByName) {
