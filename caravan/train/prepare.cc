@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "caravan/base/error.h"
+#include "caravan/base/text.h"
 #include "caravan/base/threads.h"
 #include "caravan/model_io/save.h"
 #include "caravan/train/setup.h"
@@ -75,6 +76,23 @@ data::Documents documents_of(const Config& config, const std::vector<std::string
   return data::Documents::concatenate(*sets);
 }
 
+// A row may be longer than the model's length as long as the sequences in it are not.
+void check_lengths(const data::Documents& documents, std::int64_t seq_len, const model::LlamaConfig& model) {
+  const std::int64_t most = nn::max_sequence_length(model.rope);
+  if (seq_len <= most) {
+    return;
+  }
+  for (std::int64_t i = 0; i < documents.size(); ++i) {
+    const auto length = static_cast<std::int64_t>(documents[i].size());
+    if (length > most) {
+      throw ConfigError(fmt::format(
+          "training.seq_len {} lets sequences of {} ids into a row (document {}), and the model's length is {}; lower "
+          "training.seq_len to it, or raise model.max_position_embeddings",
+          seq_len, std::min(length, seq_len), i + 1, most));
+    }
+  }
+}
+
 void prepare_validation(const Config& config, Prepared& prepared, std::vector<data::Documents>& sets,
                         const PrepareProgress& progress) {
   if (!config.validation.enable) {
@@ -96,6 +114,7 @@ void prepare_validation(const Config& config, Prepared& prepared, std::vector<da
   options.shuffle = false;
   options.epochs = 1;
   options.weights.clear();
+  check_lengths(data::Documents::concatenate(held_out), options.seq_len, prepared.architecture.model);
   try {
     prepared.validation = std::make_unique<data::Rows>(held_out, options);
   } catch (const InputError& error) {
@@ -139,6 +158,7 @@ Prepared prepare(const Config& config, const PrepareProgress& progress) {
                &sets);
   prepare_validation(config, prepared, sets, progress);
   const data::Documents all = data::Documents::concatenate(sets);
+  check_lengths(all, config.training.seq_len, prepared.architecture.model);
   prepared.data = {
       all.size(),       all.tokens(), config.training.seq_len, config.training.packing, config.training.shuffle,
       config.debug.seed};

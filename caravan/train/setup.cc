@@ -144,14 +144,6 @@ model_io::HfConfig architecture(const Config& config, const std::optional<model_
       }
     }
   }
-  const std::int64_t longest = nn::max_sequence_length(result.model.rope);
-  const std::int64_t wanted = std::max(config.training.seq_len, config.validation.seq_len);
-  if (wanted > longest) {
-    throw ConfigError(
-        fmt::format("training.seq_len {} is beyond the model's length of {} positions; lower it or raise "
-                    "model.max_position_embeddings",
-                    grouped(wanted), grouped(longest)));
-  }
   return result;
 }
 

@@ -1,0 +1,372 @@
+// Whole runs: torch's losses out of a Hugging Face directory, resuming, exports, and what must be refused.
+#include "caravan/train/run.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "caravan/base/error.h"
+#include "caravan/base/file.h"
+#include "caravan/base/json.h"
+#include "caravan/checkpoint/training_checkpoint.h"
+#include "caravan/model_io/compare.h"
+#include "caravan/train/config_keys.h"
+#include "tests/support/scratch.h"
+
+namespace caravan::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+fs::path golden(const std::string& name) {
+  return fs::path(CARAVAN_SOURCE_DIR) / "tests" / "golden" / "models" / name;
+}
+
+Json read_json(const fs::path& path) {
+  return parse_json(read_text_file(path, 1 << 24), path.string());
+}
+
+// The lines of metrics.jsonl that are steps.
+std::vector<Json> step_lines(const fs::path& folder) {
+  std::vector<Json> result;
+  std::istringstream lines(test::read_file(folder / "metrics.jsonl"));
+  for (std::string line; std::getline(lines, line);) {
+    Json json = parse_json(line, "metrics.jsonl");
+    if (json.contains("loss")) {
+      result.push_back(std::move(json));
+    }
+  }
+  return result;
+}
+
+struct Ran {
+  RunSummary summary;
+  std::string out;
+};
+
+Ran run(const Config& config, const std::function<bool()>& stop = {}) {
+  std::ostringstream out;
+  RunEnvironment environment{out};
+  environment.stop_requested = stop;
+  Ran result;
+  result.summary = run_training(config, environment);
+  result.out = out.str();
+  return result;
+}
+
+// Sixty documents of ids over the tiny model's vocabulary.
+void write_ids(const fs::path& path, std::int32_t vocabulary = 131) {
+  std::string text;
+  for (int i = 0; i < 60; ++i) {
+    Json ids = Json::array();
+    for (int j = 0; j < 9 + (i * 5) % 23; ++j) {
+      ids.push_back((j * j + 7 * j + 11 * i) % vocabulary);
+    }
+    text += Json{{"ids", ids}}.dump() + "\n";
+  }
+  test::write_file(path, text);
+}
+
+class TrainRun : public testing::Test {
+ protected:
+  TrainRun() {
+    write_ids(scratch_.path() / "data.jsonl");
+    config_.job.dump_folder = (scratch_.path() / "run").string();
+    config_.model.flavor = "tiny";
+    config_.training.dataset_path = {(scratch_.path() / "data.jsonl").string()};
+    config_.training.seq_len = 32;
+    config_.training.local_batch_size = 2;
+    config_.training.steps = 6;
+    config_.training.threads = 1;
+    config_.training.mixed_precision_param = "float32";
+    config_.optimizer.lr = 1e-2;
+    config_.lr_scheduler.warmup_steps = 2;
+    config_.checkpoint.interval = 2;
+  }
+
+  fs::path folder() const { return config_.job.dump_folder; }
+  fs::path folder(const char* name) const { return scratch_.path() / name; }
+
+  // Stops after the step was done so many times.
+  static std::function<bool()> stop_after(int steps) {
+    return [steps, done = 0]() mutable { return ++done >= steps; };
+  }
+
+  test::ScratchDirectory scratch_;
+  Config config_;
+};
+
+double difference(const fs::path& a, const fs::path& b) {
+  double worst = 0.0;
+  for (const model_io::TensorDifference& one :
+       model_io::compare(a / "model.safetensors", b / "model.safetensors", 1.0).tensors) {
+    EXPECT_EQ(one.problem, "") << one.name;
+    worst = std::max(worst, one.max_error);
+  }
+  return worst;
+}
+
+TEST_F(TrainRun, EndsWithAModelDirectoryAndALineForEveryStep) {
+  const Ran ran = run(config_);
+  EXPECT_EQ(ran.summary.step, 6);
+  EXPECT_FALSE(ran.summary.stopped);
+  EXPECT_TRUE(fs::exists(folder() / "model" / "config.json"));
+  EXPECT_TRUE(fs::exists(folder() / "model" / "model.safetensors"));
+  const std::vector<Json> lines = step_lines(folder());
+  ASSERT_EQ(lines.size(), 6U);
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    EXPECT_EQ(lines[i].at("step"), i + 1);
+    for (const char* key : {"loss", "grad_norm", "lr", "tokens_per_second", "mfu", "memory_gib", "n_tokens_seen"}) {
+      EXPECT_TRUE(lines[i].at(key).is_number()) << key;
+    }
+  }
+  EXPECT_LT(lines.back().at("loss").get<double>(), lines.front().at("loss").get<double>());
+  EXPECT_EQ(lines.back().at("n_tokens_seen"), 6 * 2 * 32);
+  EXPECT_EQ(checkpoint::complete_steps(folder() / "checkpoint"), (std::vector<std::int64_t>{2, 4, 6}));
+  Config saved;
+  read_toml(saved, test::read_file(folder() / "config.toml"), "config.toml");
+  EXPECT_EQ(saved, config_);
+}
+
+TEST_F(TrainRun, StoppedAndResumedGivesTheBitsOfAnUndisturbedRun) {
+  run(config_);
+  Config other = config_;
+  other.job.dump_folder = folder("other").string();
+  const Ran first = run(other, stop_after(3));
+  EXPECT_TRUE(first.summary.stopped);
+  EXPECT_EQ(first.summary.step, 3);
+  EXPECT_FALSE(fs::exists(folder("other") / "model"));
+  EXPECT_NE(first.out.find("stopped at step 3 of 6"), std::string::npos) << first.out;
+  const Ran second = run(other);
+  EXPECT_NE(second.out.find("step-3: step 3"), std::string::npos) << second.out;
+  EXPECT_EQ(difference(folder() / "model", folder("other") / "model"), 0.0);
+  const std::vector<Json> a = step_lines(folder());
+  const std::vector<Json> b = step_lines(folder("other"));
+  ASSERT_EQ(a.size(), b.size());
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    for (const char* key : {"step", "loss", "grad_norm", "lr", "n_tokens_seen", "epoch"}) {
+      EXPECT_EQ(a[i].at(key), b[i].at(key)) << key << " of line " << i;
+    }
+  }
+  // The last checkpoints agree in every tensor, moments included.
+  const auto read = [](const fs::path& run_folder) {
+    return checkpoint::CheckpointReader::open(checkpoint::step_directory(run_folder / "checkpoint", 6));
+  };
+  const checkpoint::CheckpointReader one = read(folder());
+  const checkpoint::CheckpointReader two = read(folder("other"));
+  for (const auto& [name, tensor] : one.manifest().tensors) {
+    EXPECT_EQ(tensor.pieces.front().hash, two.manifest().tensors.at(name).pieces.front().hash) << name;
+  }
+}
+
+TEST_F(TrainRun, RunAgainAfterItFinishedChangesNothing) {
+  run(config_);
+  const auto written = fs::last_write_time(folder() / "model" / "model.safetensors");
+  const std::string metrics = test::read_file(folder() / "metrics.jsonl");
+  const Ran again = run(config_);
+  EXPECT_NE(again.out.find("finished"), std::string::npos) << again.out;
+  EXPECT_EQ(fs::last_write_time(folder() / "model" / "model.safetensors"), written);
+  EXPECT_EQ(test::read_file(folder() / "metrics.jsonl"), metrics);
+  // More steps go on from there.
+  config_.training.steps = 8;
+  EXPECT_EQ(run(config_).summary.step, 8);
+  EXPECT_EQ(step_lines(folder()).size(), 8U);
+}
+
+TEST_F(TrainRun, FallsBackToTheNewestWholeCheckpoint) {
+  run(config_);
+  const fs::path damaged = checkpoint::step_directory(folder() / "checkpoint", 6) / "rank-0.safetensors";
+  std::string bytes = test::read_file(damaged);
+  bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 1);
+  test::write_file(damaged, bytes);
+  const Ran again = run(config_);
+  EXPECT_NE(again.out.find("warning"), std::string::npos) << again.out;
+  EXPECT_NE(again.out.find("going on from"), std::string::npos) << again.out;
+  EXPECT_EQ(again.summary.step, 6);
+}
+
+TEST_F(TrainRun, RefusesACheckpointOfAnotherModel) {
+  run(config_);
+  config_.model.intermediate_size = 96;
+  const std::string message = test::message_of<ConfigError>([&] { run(config_); });
+  EXPECT_NE(message.find("of another model"), std::string::npos) << message;
+}
+
+TEST_F(TrainRun, EpochsDecideTheNumberOfSteps) {
+  config_.training.steps.reset();
+  config_.training.epochs = 2;
+  const Ran ran = run(config_);
+  std::int64_t tokens = 0;
+  for (int i = 0; i < 60; ++i) {
+    tokens += 9 + (i * 5) % 23;
+  }
+  // Every id is seen twice, whatever padding the last rows of the epochs have.
+  EXPECT_EQ(step_lines(folder()).back().at("n_tokens_seen"), 2 * tokens);
+  EXPECT_EQ(ran.summary.step, ran.summary.total_steps);
+}
+
+TEST_F(TrainRun, ValidatesOnWhatItHoldsOut) {
+  config_.validation.enable = true;
+  config_.validation.fraction = 0.2;
+  config_.validation.local_batch_size = 2;
+  config_.validation.freq = 3;
+  run(config_);
+  std::istringstream lines(test::read_file(folder() / "metrics.jsonl"));
+  std::vector<std::int64_t> steps;
+  for (std::string line; std::getline(lines, line);) {
+    const Json json = parse_json(line, "metrics.jsonl");
+    if (json.contains("validation_loss")) {
+      steps.push_back(json.at("step").get<std::int64_t>());
+      EXPECT_GT(json.at("validation_loss").get<double>(), 0.0);
+    }
+  }
+  EXPECT_EQ(steps, (std::vector<std::int64_t>{1, 3, 6}));
+}
+
+TEST_F(TrainRun, BeginsFromAnotherRunsCheckpoint) {
+  run(config_);
+  Config second = config_;
+  second.job.dump_folder = folder("second").string();
+  second.checkpoint.initial_load_path = checkpoint::step_directory(folder() / "checkpoint", 6).string();
+  second.optimizer.lr = 0.0;
+  second.optimizer.weight_decay = 0.0;
+  const Ran ran = run(second);
+  EXPECT_EQ(ran.summary.step, 6);
+  EXPECT_EQ(difference(folder() / "model", folder("second") / "model"), 0.0);
+}
+
+class AdamWThroughTheRun : public testing::TestWithParam<std::string> {};
+
+INSTANTIATE_TEST_SUITE_P(Torch, AdamWThroughTheRun,
+                         testing::Values("biases", "gqa_dynamic", "gqa_llama3", "gqa_longrope", "gqa_yarn",
+                                         "llama1_style", "mha_default", "mqa_linear", "odd_widths", "tied",
+                                         "wide_head_dim", "yarn_truncate"),
+                         [](const auto& info) { return info.param; });
+
+// All sequences of the golden side by side in one row: every step is the whole batch, as torch had it.
+TEST_P(AdamWThroughTheRun, TenStepsFromAHuggingFaceDirectoryAreTorchs) {
+  const test::ScratchDirectory scratch;
+  const Json ids = read_json(golden(GetParam()) / "ids.json");
+  const Json expected = read_json(golden(GetParam()) / "adamw.json");
+  std::string text;
+  std::int64_t tokens = 0;
+  for (const Json& sequence : ids) {
+    text += Json{{"ids", sequence}}.dump() + "\n";
+    tokens += static_cast<std::int64_t>(sequence.size());
+  }
+  test::write_file(scratch.path() / "ids.jsonl", text);
+  Config config;
+  config.job.dump_folder = (scratch.path() / "run").string();
+  config.checkpoint.initial_load_path = golden(GetParam()).string();
+  config.checkpoint.initial_load_in_hf = true;
+  config.training.dataset_path = {(scratch.path() / "ids.jsonl").string()};
+  config.training.shuffle = false;
+  config.training.seq_len = tokens;
+  config.training.local_batch_size = 1;
+  config.training.steps = 10;
+  config.training.threads = 2;
+  config.training.mixed_precision_param = "float32";
+  config.training.max_norm = expected.at("max_norm").get<double>();
+  const Json& settings = expected.at("adamw");
+  config.optimizer.lr = settings.at("lr").get<double>();
+  config.optimizer.beta1 = settings.at("betas").at(0).get<double>();
+  config.optimizer.beta2 = settings.at("betas").at(1).get<double>();
+  config.optimizer.eps = settings.at("eps").get<double>();
+  config.optimizer.weight_decay = settings.at("weight_decay").get<double>();
+  config.lr_scheduler.warmup_steps = 0;
+  config.lr_scheduler.decay_ratio = 0.0;
+  run(config);
+  const std::vector<Json> lines = step_lines(scratch.path() / "run");
+  ASSERT_EQ(lines.size(), 10U);
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    for (const char* key : {"loss", "grad_norm"}) {
+      const double torch = expected.at("steps").at(i).at(key).get<double>();
+      // tests/golden/README.md: f32 stays within 1e-4 of the f64 curve.
+      EXPECT_NEAR(lines[i].at(key).get<double>(), torch, 1e-4 * torch) << key << " of step " << i + 1;
+    }
+    EXPECT_EQ(lines[i].at("lr").get<double>(), config.optimizer.lr);
+  }
+}
+
+struct Mistake {
+  const char* name;
+  std::function<void(Config&, const fs::path& scratch)> make;
+  const char* expected;  // part of the sentence
+};
+
+class TrainMistakes : public TrainRun, public testing::WithParamInterface<Mistake> {};
+
+TEST_P(TrainMistakes, AreRefusedInOneSentenceBeforeTheFirstStep) {
+  GetParam().make(config_, scratch_.path());
+  const std::string message = test::message_of<Error>([&] { run(config_); });
+  EXPECT_NE(message.find(GetParam().expected), std::string::npos) << message;
+  EXPECT_FALSE(fs::exists(folder() / "metrics.jsonl"));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Train, TrainMistakes,
+    testing::Values(
+        Mistake{"NoData", [](Config& c, const fs::path&) { c.training.dataset_path.clear(); }, "dataset_path"},
+        Mistake{"MissingData", [](Config& c, const fs::path&) { c.training.dataset_path = {"/nowhere/at/all"}; },
+                "/nowhere/at/all"},
+        Mistake{"EmptyData",
+                [](Config& c, const fs::path& p) {
+                  test::write_file(p / "empty.jsonl", "");
+                  c.training.dataset_path = {(p / "empty.jsonl").string()};
+                },
+                "empty"},
+        Mistake{"LessThanARow",
+                [](Config& c, const fs::path&) {
+                  c.training.seq_len = 256;
+                  c.training.dataset_path = {};
+                },
+                "dataset_path"},
+        Mistake{"IdOutsideTheVocabulary",
+                [](Config& c, const fs::path& p) {
+                  test::write_file(p / "bad.jsonl", "{\"ids\": [1, 2]}\n{\"ids\": [5, 131]}\n");
+                  c.training.dataset_path = {(p / "bad.jsonl").string()};
+                },
+                "131"},
+        Mistake{"CorruptLine",
+                [](Config& c, const fs::path& p) {
+                  test::write_file(p / "bad.jsonl", "{\"ids\": [1, 2]}\n{\"ids\": [5, }\n");
+                  c.training.dataset_path = {(p / "bad.jsonl").string()};
+                },
+                "bad.jsonl"},
+        Mistake{"TextWithoutTokenizer",
+                [](Config& c, const fs::path& p) {
+                  test::write_file(p / "a.txt", "some text");
+                  c.training.dataset_path = {(p / "a.txt").string()};
+                },
+                "tokenizer"},
+        Mistake{"ImpossibleHeads",
+                [](Config& c, const fs::path&) {
+                  c.model.num_attention_heads = 3;
+                  c.model.num_key_value_heads = 2;
+                },
+                "num_key_value_heads"},
+        Mistake{"UnevenGlobalBatch", [](Config& c, const fs::path&) { c.training.global_batch_size = 3; },
+                "global_batch_size"},
+        Mistake{"SequencesBeyondTheModel",
+                [](Config& c, const fs::path& p) {
+                  std::string ids;
+                  for (int i = 0; i < 400; ++i) {
+                    ids += (i == 0 ? "" : ", ") + std::to_string(i % 131);
+                  }
+                  test::write_file(p / "long.jsonl", "{\"ids\": [" + ids + "]}\n");
+                  c.training.dataset_path = {(p / "long.jsonl").string()};
+                  c.training.seq_len = 300;
+                },
+                "max_position_embeddings"},
+        Mistake{"FolderInTheWay",
+                [](Config& c, const fs::path& p) {
+                  test::write_file(p / "file", "");
+                  c.job.dump_folder = (p / "file" / "run").string();
+                },
+                "file"}),
+    [](const auto& info) { return info.param.name; });
+
+}  // namespace
+}  // namespace caravan::train
