@@ -198,7 +198,7 @@ class Run {
     }
     metrics.memory_gib = static_cast<double>(ctx_.allocator->use().high_water) / kGiB;
     metrics.n_tokens_seen = trainer_.tokens_seen();
-    metrics.epoch = static_cast<double>(next_row_) / static_cast<double>(prepared_.rows->rows_per_epoch());
+    metrics.epoch = static_cast<double>(next_row_) / static_cast<double>(rows_per_epoch_);
     files.step(metrics);
     console.step(metrics);
     if (!result.applied) {
@@ -320,6 +320,7 @@ class Run {
   std::unique_ptr<comm::Communicator> ranks_ = comm::make_self();
   Trainer trainer_;
   Machine machine_;
+  std::int64_t rows_per_epoch_ = prepared_.rows->rows_per_epoch();  // the loader's thread has `rows` from then on
   std::int64_t next_row_ = 0;
   double peak_ = 0.0;
 };
