@@ -35,6 +35,8 @@ set(private
     "base/text.h"
     "autograd/nodes.h"
     "checkpoint/safetensors_format.h"
+    "checkpoint/step_folder.h"
+    "checkpoint/xxh3.h"
     "comm/checks.h"
     "comm/sum.h"
     "model_io/rope_rows.h"

@@ -4,9 +4,11 @@
 //   {"caravan_checkpoint": 1,
 //    "state": {...},                                     the trainer's own, kept as it is
 //    "tensors": {"model.norm.weight": {"shape": [64], "dtype": "F32", "pieces": [
-//        {"file": "rank-0.safetensors", "tensor": "model.norm.weight", "begin": [0], "end": [64], "xxh3": "32 hex digits"}]}}}
-// A piece is a box [begin, end) of the parameter.  Boxes of a parameter do not overlap and cover it.  Its hash is XXH3-128
-// over the piece's bytes in row-major order.
+//        {"file": "rank-0.safetensors", "tensor": "model.norm.weight", "begin": [0], "end": [64],
+//         "xxh3": "32 hex digits"}]}}}
+// A piece is a box [begin, end) of the parameter; in its file it is a tensor of the box's shape and the parameter's
+// dtype.  Boxes of a parameter do not overlap and cover it.  The hash is XXH3-128 over the piece's bytes in row-major
+// order.  Parameters have at most four axes and 65,536 pieces; the document has at most 64 MB.
 #pragma once
 
 #include <cstdint>
@@ -38,11 +40,13 @@ struct Manifest {
   std::map<std::string, StoredTensor> tensors;
 };
 
-// The text of a manifest.json.
+// The text of a manifest.json.  `state` is an object, or null for an empty one.  Throws FormatError for what is no
+// UTF-8.
 std::string format_manifest(const Manifest& manifest, const Json& state);
 
-// Throws FormatError (source, tensor, what is wrong) for another version, a damaged document, boxes that overlap, leave
-// the tensor or do not cover it, and file names that are no plain names.
+// `state` may be null.  Throws FormatError (source, tensor, what is wrong) for another version, a damaged document,
+// fields that version 1 does not know, boxes that overlap, leave the tensor or do not cover it, and file names that are
+// no plain names.
 Manifest parse_manifest(std::string_view text, const std::string& source, Json* state);
 
 }  // namespace caravan::checkpoint

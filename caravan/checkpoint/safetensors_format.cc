@@ -66,6 +66,11 @@ std::optional<std::string> name_fault(std::string_view name) {
   return std::nullopt;
 }
 
+bool is_plain_file_name(std::string_view name) {
+  return !name.empty() && name != "." && name != ".." && name.size() <= 255 && !name_fault(name) &&
+         name.find_first_of("/\\") == std::string_view::npos;
+}
+
 std::string in_quotes(std::string_view text) {
   return fmt::format("\"{}\"", printable(text));
 }

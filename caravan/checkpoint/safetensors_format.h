@@ -36,6 +36,10 @@ std::optional<std::int64_t> tensor_bits(std::span<const std::int64_t> shape, int
 // Why no tensor may have this name ("is longer than ..."), or nothing.
 std::optional<std::string> name_fault(std::string_view name);
 
+// Whether a file of that name lies in the directory that speaks of it: a shard or a piece must, whatever index or
+// manifest say.
+bool is_plain_file_name(std::string_view name);
+
 // `text` as printable() shows it, in quotation marks.
 std::string in_quotes(std::string_view text);
 

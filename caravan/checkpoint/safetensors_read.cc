@@ -36,12 +36,6 @@ class NameList {
   std::string more_;
 };
 
-// A shard must lie in the model's own directory, whatever the index says.
-bool is_plain_file_name(const std::string& name) {
-  return !name.empty() && name != "." && name != ".." && name.size() <= 255 && !name_fault(name) &&
-         name.find_first_of("/\\") == std::string::npos;
-}
-
 // Tensor to shard, as the index says it.
 std::map<std::string, std::string> read_index(const std::filesystem::path& path) {
   const std::string source = path.string();
