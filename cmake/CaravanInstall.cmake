@@ -37,6 +37,7 @@ set(private
     "checkpoint/safetensors_format.h"
     "comm/checks.h"
     "comm/sum.h"
+    "model_io/json_fields.h"
     "model_io/rope_rows.h")
 list(JOIN private "|" private)
 install(
