@@ -47,14 +47,19 @@ float top_k_threshold(std::span<const float> logits, std::int64_t top_k) {
   return *kth;
 }
 
-// transformers' TopPLogitsWarper: from the smallest upwards, tokens go as long as their probabilities sum to at most
-// 1 - top_p; of equals the lower id goes first; the last one stays.
-void keep_top_p(std::vector<Candidate>& candidates, double top_p) {
-  std::ranges::stable_sort(candidates, {}, &Candidate::logit);
+double total_weight(const std::vector<Candidate>& candidates) {
   double total = 0.0;
   for (const Candidate& one : candidates) {
     total += one.weight;
   }
+  return total;
+}
+
+// transformers' TopPLogitsWarper: from the smallest upwards, tokens go as long as their probabilities sum to at most
+// 1 - top_p; of equals the lower id goes first; the last one stays.
+void keep_top_p(std::vector<Candidate>& candidates, double top_p) {
+  std::ranges::stable_sort(candidates, {}, &Candidate::logit);
+  const double total = total_weight(candidates);
   double sum = 0.0;
   std::size_t gone = 0;
   while (gone + 1 < candidates.size()) {
@@ -87,12 +92,11 @@ void validate(const SamplingOptions& options) {
   }
 }
 
-std::int32_t sample(std::span<const float> logits, const SamplingOptions& options, std::uint64_t stream,
-                    std::int64_t position) {
+std::vector<TokenProbability> distribution(std::span<const float> logits, const SamplingOptions& options) {
   validate(options);
   const std::size_t best = largest_of(logits);
   if (!options.do_sample) {
-    return static_cast<std::int32_t>(best);
+    return {{static_cast<std::int32_t>(best), 1.0}};
   }
   const float threshold = top_k_threshold(logits, options.top_k);
   std::vector<Candidate> candidates;
@@ -107,17 +111,24 @@ std::int32_t sample(std::span<const float> logits, const SamplingOptions& option
   if (options.top_p < 1.0) {
     keep_top_p(candidates, options.top_p);
   }
-  double total = 0.0;
+  const double total = total_weight(candidates);
+  std::vector<TokenProbability> result;
   for (const Candidate& one : candidates) {
-    total += one.weight;
+    result.push_back({one.id, one.weight / total});
   }
+  return result;
+}
+
+std::int32_t sample(std::span<const float> logits, const SamplingOptions& options, std::uint64_t stream,
+                    std::int64_t position) {
+  const std::vector<TokenProbability> tokens = distribution(logits, options);
   const RandomStream random(options.seed, fmt::format("sample.{}", stream));
-  const double drawn = total * random.uniform(static_cast<std::uint64_t>(position));
+  const double drawn = random.uniform(static_cast<std::uint64_t>(position));
   double sum = 0.0;
-  std::int32_t last = static_cast<std::int32_t>(best);
-  for (const Candidate& one : candidates) {
-    sum += one.weight;
-    if (one.weight > 0.0) {
+  std::int32_t last = tokens.front().id;
+  for (const TokenProbability& one : tokens) {
+    sum += one.probability;
+    if (one.probability > 0.0) {
       last = one.id;
     }
     if (drawn < sum) {

@@ -49,5 +49,34 @@ TEST_P(GenerateGolden, GreedyIdsOfTheCpuInF32) {
   compare(GetParam(), ops::Backend::kCpu, DType::kF32);
 }
 
+// What transformers' warpers leave and with which probabilities, ties at the edges of top_k and top_p among it.
+TEST(SamplingGolden, TheSetsAndProbabilitiesAreTransformers) {
+  const std::string path = std::string(CARAVAN_SOURCE_DIR) + "/tests/golden/ops/sampling.json";
+  int cases = 0;
+  for (const Json& table : parse_json(read_text_file(path, 1 << 20), path)) {
+    const auto logits = table.at("logits").get<std::vector<float>>();
+    for (const Json& one : table.at("cases")) {
+      const SamplingOptions options{.do_sample = true,
+                                    .temperature = one.at("temperature").get<double>(),
+                                    .top_k = one.at("top_k").get<std::int64_t>(),
+                                    .top_p = one.at("top_p").get<double>()};
+      std::vector<std::int32_t> ids;
+      const std::vector<TokenProbability> found = distribution(logits, options);
+      for (const TokenProbability& token : found) {
+        ids.push_back(token.id);
+      }
+      ASSERT_EQ(ids, one.at("ids").get<std::vector<std::int32_t>>())
+          << logits.size() << " logits, temperature " << options.temperature << ", top_k " << options.top_k
+          << ", top_p " << options.top_p;
+      for (std::size_t i = 0; i < found.size(); ++i) {
+        // Both in f64; the file has twelve digits.
+        EXPECT_NEAR(found[i].probability, one.at("probabilities")[i].get<double>(), 2e-12);
+      }
+      ++cases;
+    }
+  }
+  EXPECT_EQ(cases, 300);
+}
+
 }  // namespace
 }  // namespace caravan::generate

@@ -7,6 +7,9 @@ must agree.
 """
 
 import torch
+from exact import Stream
+from torch.overrides import TorchFunctionMode
+from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 NEW_TOKENS = 24
@@ -46,3 +49,45 @@ def continuations(built, prompts):
         if cached != ids:
             differ.append(number)
     return found, least, differ
+
+
+class StableSort(TorchFunctionMode):
+    """torch.sort leaves open which of equal values comes first; here the first stays first."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        if func is torch.sort:
+            kwargs["stable"] = True
+        return func(*args, **kwargs)
+
+
+def sampling_cases():
+    """[{"logits", "cases"}]: what transformers' warpers, in the order of its generate(), leave to be drawn."""
+    for number, (count, step) in enumerate([(8, 1.0), (8, 0.0), (40, 0.25), (131, 0.125), (131, 0.0)]):
+        logits = 2.0 * Stream(number, "sampling").normal(count)
+        # Multiples of a step have equals among them.
+        logits = torch.from_numpy(logits).float() if step == 0.0 else torch.from_numpy(logits).div(step).round() * step
+        cases = []
+        for temperature in (0.5, 1.0, 1.75):
+            for top_k in (0, 1, 5, 50):
+                for top_p in (0.0, 0.3, 0.9, 0.99, 1.0):
+                    scores = logits.double()[None]
+                    if temperature != 1.0:
+                        scores = TemperatureLogitsWarper(temperature)(None, scores)
+                    if top_k != 0:
+                        scores = TopKLogitsWarper(top_k)(None, scores)
+                    if top_p < 1.0:
+                        with StableSort():
+                            scores = TopPLogitsWarper(top_p)(None, scores)
+                    probabilities = torch.softmax(scores[0], dim=-1)
+                    ids = torch.isfinite(scores[0]).nonzero().flatten().tolist()
+                    cases.append(
+                        {
+                            "temperature": temperature,
+                            "top_k": top_k,
+                            "top_p": top_p,
+                            "ids": ids,
+                            "probabilities": [float(f"{probabilities[i].item():.12g}") for i in ids],
+                        }
+                    )
+        yield {"logits": [float(f"{x:.9g}") for x in logits.tolist()], "cases": cases}

@@ -283,6 +283,7 @@ def main():
         print("    generate   least distance of the two best logits; prompts that its own cache continues otherwise")
         failures = [failure for model in MODELS for failure in make_model(model, new / "models")]
         write_ops(new / "ops")
+        (new / "ops" / "sampling.json").write_text(json.dumps(list(generation.sampling_cases())) + "\n")
         total = sum(file.stat().st_size for file in new.rglob("*") if file.is_file())
         print(f"{total:,} bytes in all")
         if total > MAX_TOTAL_BYTES:
