@@ -42,7 +42,7 @@ class GenerateCommand : public testing::Test {
   static std::string call(Words arguments, std::string* warnings = nullptr) {
     std::ostringstream out;
     std::ostringstream err;
-    arguments.insert(arguments.begin(), "generate");
+    arguments.insert(arguments.begin(), {"--threads", "1", "generate"});  // hundreds of tiny steps
     EXPECT_EQ(run(arguments, {out, err}), 0);
     if (warnings != nullptr) {
       *warnings = err.str();
@@ -201,6 +201,146 @@ TEST_F(GenerateCommand, SaysWhatItIgnoresInGenerationConfig) {
   call({"--model", folder, "--ids", ids("[[1, 2]]"), "--max-new-tokens", "1"}, &warnings);
   EXPECT_NE(warnings.find("num_beams 4 is ignored"), std::string::npos) << warnings;
   EXPECT_EQ(warnings.find("repetition_penalty"), std::string::npos) << warnings;
+}
+
+// A tokenizer of 256 tokens, one a byte, whose id is the byte's value: GPT-2's printable stand-ins and no merges.
+std::string byte_tokenizer() {
+  Json vocabulary = Json::object();
+  int strangers = 0;
+  for (int byte = 0; byte < 256; ++byte) {
+    const bool printable = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
+    const int point = printable ? byte : 256 + strangers++;
+    std::string character;
+    if (point < 128) {
+      character = static_cast<char>(point);
+    } else {
+      character = {static_cast<char>(0xC0 | (point >> 6)), static_cast<char>(0x80 | (point & 63))};
+    }
+    vocabulary[character] = byte;
+  }
+  const Json bytes = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}};
+  return Json{{"version", "1.0"},
+              {"truncation", nullptr},
+              {"padding", nullptr},
+              {"added_tokens", Json::array()},
+              {"normalizer", nullptr},
+              {"pre_tokenizer", bytes},
+              {"post_processor", nullptr},
+              {"decoder", bytes},
+              {"model",
+               {{"type", "BPE"},
+                {"dropout", nullptr},
+                {"unk_token", nullptr},
+                {"continuing_subword_prefix", nullptr},
+                {"end_of_word_suffix", nullptr},
+                {"fuse_unk", false},
+                {"byte_fallback", false},
+                {"ignore_merges", false},
+                {"vocab", vocabulary},
+                {"merges", Json::array()}}}}
+      .dump();
+}
+
+// Whole characters only.
+bool is_utf8(const std::string& text) {
+  try {
+    return Json(text).dump() != "";
+  } catch (const Json::exception&) {
+    return false;
+  }
+}
+
+// Keeps what was written up to each flush.
+class FlushRecorder : public std::stringbuf {
+ public:
+  std::vector<std::string> seen;
+
+ protected:
+  int sync() override {
+    seen.push_back(str());
+    return std::stringbuf::sync();
+  }
+};
+
+class GeneratePrompt : public GenerateCommand {
+ protected:
+  // A random model with four tokens more than its tokenizer has.
+  void SetUp() override {
+    Json config = {{"model_type", "llama"},    {"vocab_size", 260},
+                   {"hidden_size", 32},        {"intermediate_size", 48},
+                   {"num_hidden_layers", 2},   {"num_attention_heads", 4},
+                   {"initializer_range", 0.2}, {"max_position_embeddings", 600},
+                   {"eos_token_id", 259}};
+    write_file(scratch_.path() / "config.json", config.dump());
+    folder_ = (scratch_.path() / "model").string();
+    std::ostringstream ignored;
+    ASSERT_EQ(run(Words{"init", (scratch_.path() / "config.json").string(), folder_}, {ignored, ignored}), 0);
+    write_file(folder_ + "/tokenizer.json", byte_tokenizer());
+  }
+
+  Words with(const Words& more) const {
+    Words arguments = {"--model", folder_, "--prompt", "H\xC3\xA9, you", "--max-new-tokens", "300", "--ignore-eos"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return arguments;
+  }
+
+  std::string folder_;
+};
+
+TEST_F(GeneratePrompt, PromptAndTextGoThroughTheTokenizer) {
+  const Json result = lines_of(call(with({"--json", "--top-k", "0"}))).at(0);
+  EXPECT_EQ(result.at("prompt_ids"), (std::vector<int>{'H', 0xC3, 0xA9, ',', ' ', 'y', 'o', 'u'}));
+  EXPECT_EQ(result.at("ids").size(), 300U);
+  // The same prompt by ids gives the same tokens and text.
+  Words by_ids = {"--model",          folder_, "--ids",        ids(Json::array({result.at("prompt_ids")}).dump()),
+                  "--max-new-tokens", "300",   "--ignore-eos", "--json",
+                  "--top-k",          "0"};
+  EXPECT_EQ(lines_of(call(by_ids)).at(0), result);
+}
+
+TEST_F(GeneratePrompt, StreamsTheTextOfTheJsonAndNeverHalfACharacter) {
+  for (const char* seed : {"1", "2", "3"}) {
+    // Every byte is about as likely as another: all kinds of broken characters.
+    const Words sampling = {"--temperature", "3", "--top-k", "0", "--seed", seed};
+    Words with_json = sampling;
+    with_json.emplace_back("--json");
+    const std::string text = lines_of(call(with(with_json))).at(0).at("text").get<std::string>();
+    FlushRecorder recorder;
+    std::ostream out(&recorder);
+    std::ostringstream err;
+    Words arguments = with(sampling);
+    arguments.insert(arguments.begin(), {"--threads", "1", "generate"});
+    EXPECT_EQ(run(arguments, {out, err}), 0);
+    EXPECT_EQ(recorder.str(), text + "\n");
+    EXPECT_GT(recorder.seen.size(), 200U) << "as it comes";
+    for (const std::string& part : recorder.seen) {
+      EXPECT_TRUE(is_utf8(part));
+      EXPECT_TRUE((text + "\n").starts_with(part));
+    }
+  }
+}
+
+TEST_F(GeneratePrompt, SamplesAsGenerationConfigSays) {
+  const std::string greedy = call(with({"--greedy"}));
+  std::filesystem::remove(folder_ + "/generation_config.json");
+  EXPECT_EQ(call(with({})), greedy) << "transformers' do_sample is false";
+  write_file(folder_ + "/generation_config.json", R"({"do_sample": true, "temperature": 2.0})");
+  const std::string sampled = call(with({}));
+  EXPECT_NE(sampled, greedy);
+  EXPECT_EQ(call(with({"--temperature", "2", "--top-k", "50", "--seed", "0"})), sampled);
+  EXPECT_EQ(call(with({"--top-k", "1"})), greedy);
+  EXPECT_EQ(call(with({"--greedy"})), greedy);
+}
+
+TEST_F(GeneratePrompt, RefusesTextThatIsNone) {
+  const auto refusal = [&](const std::string& prompt) {
+    return test::message_of<Error>([&] { call({"--model", folder_, "--prompt", prompt}); });
+  };
+  EXPECT_NE(refusal("").find("empty"), std::string::npos) << refusal("");
+  EXPECT_NE(refusal("a\xFF"), "");
+  EXPECT_NE(refusal(std::string(601, 'x')).find("shorten it by 1"), std::string::npos);
+  write_file(folder_ + "/tokenizer.json", "{");
+  EXPECT_NE(refusal("x").find("tokenizer.json"), std::string::npos) << refusal("x");
 }
 
 }  // namespace
