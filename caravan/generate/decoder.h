@@ -25,7 +25,7 @@ class Decoder {
 
   // Appends ids[i], which may be empty, to sequence i in one pass.  Result: the logits after the last id of each
   // sequence that got any, [1, vocab] f32 (f64 for f64 models), in order; for others undefined tensors.
-  // Throws ShapeError when there are more ids than room.
+  // Throws ShapeError when there are more ids than room, OutOfMemoryError; the decoder is of no use afterwards.
   std::vector<Tensor> extend(const std::vector<std::vector<std::int32_t>>& ids);
 
  private:
