@@ -39,7 +39,9 @@ set(private
     "checkpoint/xxh3.h"
     "comm/checks.h"
     "comm/sum.h"
+    "model_io/json_fields.h"
     "model_io/rope_rows.h"
+    "data/shards.h"
     "train/config_table.h")
 list(JOIN private "|" private)
 install(

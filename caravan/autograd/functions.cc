@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "caravan/autograd/nodes.h"
+#include "caravan/base/error.h"
 #include "caravan/ops/elementwise.h"
 #include "caravan/ops/embedding.h"
 #include "caravan/ops/swiglu.h"
@@ -31,6 +32,17 @@ std::vector<Tensor> results_of(Context& ctx, const char* op, bool product, doubl
     segment->kept.push_back(results);
   }
   return results;
+}
+
+struct QueryKeyValue {
+  Tensor query, key, value;
+};
+
+QueryKeyValue parts_of(const Tensor& qkv, const ops::HeadShape& heads) {
+  const std::int64_t query = heads.heads * heads.head_dim;
+  const std::int64_t key = query + heads.kv_heads * heads.head_dim;
+  return {qkv.column_range(0, query), qkv.column_range(query, key),
+          qkv.column_range(key, key + heads.kv_heads * heads.head_dim)};
 }
 
 // A value whose gradient the tape will gather, when there is a tape.
@@ -145,13 +157,9 @@ Value rope_in_place(Context& ctx, Value qkv, const RotaryTables& tables, const o
 
 Value attention(Context& ctx, const Value& qkv, const ops::HeadShape& heads, const std::vector<AttentionRange>& ranges,
                 double scale) {
-  const std::int64_t query_columns = heads.heads * heads.head_dim;
-  const std::int64_t kv_columns = heads.kv_heads * heads.head_dim;
   const std::vector<Tensor> results = results_of(ctx, "attention", false, attention_flops(heads, ranges), [&] {
-    const Tensor query = qkv.tensor.column_range(0, query_columns);
-    const Tensor key = qkv.tensor.column_range(query_columns, query_columns + kv_columns);
-    const Tensor value = qkv.tensor.column_range(query_columns + kv_columns, query_columns + 2 * kv_columns);
-    const Tensor out = ctx.ops.allocate(qkv.tensor.dtype(), {qkv.tensor.rows(), query_columns});
+    const auto [query, key, value] = parts_of(qkv.tensor, heads);
+    const Tensor out = ctx.ops.allocate(qkv.tensor.dtype(), query.shape());
     const Tensor lse = ctx.tape == nullptr && ctx.segment == nullptr
                            ? Tensor()
                            : float_per_row(ctx, out.dtype(), {out.rows(), heads.heads});
@@ -173,6 +181,18 @@ Value attention(Context& ctx, const Value& qkv, const ops::HeadShape& heads, con
     ctx.tape->record(std::move(node));
   }
   return y;
+}
+
+Value cached_attention(Context& ctx, int layer, const Value& qkv, const ops::HeadShape& heads, double scale) {
+  if (ctx.tape != nullptr) {
+    throw ShapeError("cached_attention: a cache keeps no gradients; a pass has a cache or a tape, not both");
+  }
+  const auto [query, key, value] = parts_of(qkv.tensor, heads);
+  const KvCache::View seen = ctx.cache->extend(ctx.ops, layer, ctx.layout, key, value);
+  const Tensor out = ctx.ops.allocate(qkv.tensor.dtype(), query.shape());
+  ops::attention(ctx.ops, out, Tensor(), query, seen.key, seen.value, heads, seen.ranges, scale);
+  ctx.flops += attention_flops(heads, seen.ranges);
+  return {out};
 }
 
 Value swiglu(Context& ctx, const Value& gate_up) {

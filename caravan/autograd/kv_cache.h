@@ -2,6 +2,10 @@
 //
 // The layer does not know how keys and values are kept: one stretch a sequence, pages, or shared prefixes.  A cache
 // answers with whole tensors and the ranges of their rows that belong to each query, so paging is a matter of ranges.
+//
+// Where the rotary frequencies depend on the sequence's length (dynamic, longrope), a change of them changes what every
+// block but the first is given, so no row survives it, rotated or not: whoever drives the passes then begins the
+// sequence anew (nn::same_frequencies, generate::Decoder).
 #pragma once
 
 #include <vector>
@@ -24,14 +28,11 @@ class KvCache {
   virtual ~KvCache() = default;
 
   // Keeps the new rows of `layer` and returns what its queries see, the new rows included.  key, value: [tokens,
-  // kv_heads * head_dim], rows as the pass's layout has them; sequence i of the layout is sequence i of the pass that the
-  // cache was told of, and its first_position is what the cache holds of it.
+  // kv_heads * head_dim], rows as the pass's layout has them, keys after the rotary embedding; sequence i of the layout
+  // is sequence i of the cache (of length 0 when it rests), and its first_position says how many rows of it stay: what
+  // the cache held beyond them is forgotten.
   virtual View extend(ops::Context& ctx, int layer, const SequenceLayout& layout, const Tensor& key,
                       const Tensor& value) = 0;
-
-  // Whether keys are kept before the rotary embedding: their frequencies depend on the sequence's length (dynamic,
-  // longrope), so that every pass turns all of them anew.
-  virtual bool keeps_unrotated_keys() const = 0;
 };
 
 }  // namespace caravan::autograd

@@ -26,6 +26,7 @@ Command compare_command();
 Command convert_command();
 Command init_command();
 Command presets_command();
+Command generate_command();
 
 // All of them, in the order of `caravan --help`.
 std::vector<Command> commands();

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 namespace caravan::generate {
 
@@ -19,6 +20,15 @@ struct SamplingOptions {
 
 // Throws ConfigError naming the field.
 void validate(const SamplingOptions& options);
+
+struct TokenProbability {
+  std::int32_t id = 0;
+  double probability = 0.0;
+};
+
+// What may be drawn, by id: the tokens that top_k and top_p leave, their probabilities summing to 1.  Of equal logits at
+// top_p's edge the lower ids go, as a stable sort leaves them.  Throws as sample().
+std::vector<TokenProbability> distribution(std::span<const float> logits, const SamplingOptions& options);
 
 // The id for place `position` (counted in new tokens) of prompt `stream`.  The random number depends on (seed, stream,
 // position) alone: batching changes nothing.  Throws InputError when a logit is NaN or all are -infinity.

@@ -25,6 +25,7 @@ Block block_of(const LlamaConfig& config, WeightStore& store, const nn::Rope& ro
   block.attention.output = linear_of(store, prefix + "self_attn.o_proj", config.attention_bias);
   block.attention.rope = &rope;
   block.attention.heads = {config.num_attention_heads, config.num_key_value_heads, config.head_dim};
+  block.attention.layer = static_cast<int>(layer);
   block.feed_forward_norm = norm("post_attention_layernorm");
   block.feed_forward.gate_up = linear_of(store, prefix + "mlp.gate_up_proj", config.mlp_bias);
   block.feed_forward.down = linear_of(store, prefix + "mlp.down_proj", config.mlp_bias);

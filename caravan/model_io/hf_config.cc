@@ -3,113 +3,18 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "caravan/base/error.h"
 #include "caravan/base/file.h"
 #include "caravan/base/json.h"
+#include "caravan/model_io/json_fields.h"
 
 namespace caravan::model_io {
 
 namespace {
 
 constexpr std::int64_t kMaxConfigBytes = std::int64_t{16} << 20;
-
-// Typed access to one JSON object; messages say "source: field ...".  A null counts as absent, as transformers reads
-// it.
-class Fields {
- public:
-  Fields(const Json& object, std::string where) : object_(object), where_(std::move(where)) {
-    if (!object_.is_object()) {
-      throw FormatError(fmt::format("{}: expected a JSON object, found {}", where_, object_.type_name()));
-    }
-  }
-
-  const Json* find(const std::string& name) const {
-    const auto found = object_.find(name);
-    return found == object_.end() || found->is_null() ? nullptr : &*found;
-  }
-
-  // Whether the key stands there at all, be it null.
-  bool has_key(const std::string& name) const { return object_.contains(name); }
-
-  std::optional<std::int64_t> integer(const std::string& name) const {
-    const Json* value = find(name);
-    if (value == nullptr) {
-      return std::nullopt;
-    }
-    if (!value->is_number_integer() ||
-        (value->is_number_unsigned() &&
-         value->get<std::uint64_t>() > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()))) {
-      wrong_type(name, "a 64-bit integer", *value);
-    }
-    return value->get<std::int64_t>();
-  }
-
-  std::optional<double> number(const std::string& name) const {
-    const Json* value = find(name);
-    if (value == nullptr) {
-      return std::nullopt;
-    }
-    if (!value->is_number()) {
-      wrong_type(name, "a number", *value);
-    }
-    return value->get<double>();
-  }
-
-  std::optional<bool> boolean(const std::string& name) const {
-    const Json* value = find(name);
-    if (value == nullptr) {
-      return std::nullopt;
-    }
-    if (!value->is_boolean()) {
-      wrong_type(name, "true or false", *value);
-    }
-    return value->get<bool>();
-  }
-
-  std::optional<std::string> text(const std::string& name) const {
-    const Json* value = find(name);
-    if (value == nullptr) {
-      return std::nullopt;
-    }
-    if (!value->is_string()) {
-      wrong_type(name, "a string", *value);
-    }
-    return value->get<std::string>();
-  }
-
-  std::vector<double> numbers(const std::string& name) const {
-    const Json* value = find(name);
-    if (value == nullptr) {
-      return {};
-    }
-    std::vector<double> result;
-    if (!value->is_array()) {
-      wrong_type(name, "a list of numbers", *value);
-    }
-    for (const Json& one : *value) {
-      if (!one.is_number()) {
-        wrong_type(name, "a list of numbers", one);
-      }
-      result.push_back(one.get<double>());
-    }
-    return result;
-  }
-
-  [[noreturn]] void wrong_type(const std::string& name, const char* expected, const Json& found) const {
-    constexpr std::size_t kShown = 60;
-    throw FormatError(fmt::format("{}: field \"{}\" must be {}, found {}", where_, name, expected,
-                                  found.dump(-1, ' ', false, Json::error_handler_t::replace).substr(0, kShown)));
-  }
-
-  const std::string& where() const { return where_; }
-
- private:
-  const Json& object_;
-  std::string where_;
-};
 
 void check_architecture(const Fields& fields) {
   const std::optional<std::string> type = fields.text("model_type");
@@ -293,16 +198,8 @@ void read_token_ids(const Fields& fields, HfConfig& config) {
   const std::int64_t vocab_size = config.model.vocab_size;
   const std::int64_t pad = config.pad_token_id.value_or(-vocab_size - 1);
   config.model.pad_token_id = pad < -vocab_size || pad >= vocab_size ? -1 : (pad + vocab_size) % vocab_size;
-  const Json* eos = fields.find("eos_token_id");
-  if (eos == nullptr) {
-    return;
-  }
-  const std::vector<Json> ids = eos->is_array() ? std::vector<Json>(eos->begin(), eos->end()) : std::vector<Json>{*eos};
-  for (const Json& id : ids) {
-    if (!id.is_number_integer()) {
-      fields.wrong_type("eos_token_id", "an integer or a list of integers", *eos);
-    }
-    config.eos_token_ids.push_back(id.get<std::int64_t>());
+  if (fields.find("eos_token_id") != nullptr) {
+    config.eos_token_ids = fields.integers("eos_token_id");
   }
 }
 

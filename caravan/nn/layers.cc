@@ -79,7 +79,9 @@ Value Attention::forward(Context& ctx, const Value& x, const Value& plus) const 
         autograd::rope_in_place(ctx, qkv_value, rope->tables(ctx, qkv_value.tensor.dtype()), heads, rope->pairing);
   }
   const double scale = 1.0 / std::sqrt(static_cast<double>(heads.head_dim));
-  const Value mixed = autograd::attention(ctx, qkv_value, heads, causal_ranges(ctx.layout), scale);
+  const Value mixed = ctx.cache != nullptr
+                          ? autograd::cached_attention(ctx, layer, qkv_value, heads, scale)
+                          : autograd::attention(ctx, qkv_value, heads, causal_ranges(ctx.layout), scale);
   return output.forward(ctx, mixed, &plus);
 }
 

@@ -53,8 +53,9 @@ struct Attention {
   Linear output;               // [hidden, heads head_dim]
   const Rope* rope = nullptr;  // nullptr: no position embedding
   ops::HeadShape heads;
+  int layer = 0;  // whose keys and values these are in a cache
 
-  // x: [tokens, hidden].  Result: x's shape, `plus` added.
+  // x: [tokens, hidden].  Result: x's shape, `plus` added.  With ctx.cache, queries see what it keeps.
   Value forward(Context& ctx, const Value& x, const Value& plus) const;
 };
 

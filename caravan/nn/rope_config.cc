@@ -267,6 +267,11 @@ bool depends_on_length(RopeKind kind) {
   return kind == RopeKind::kDynamic || kind == RopeKind::kLongRope;
 }
 
+bool same_frequencies(const RopeConfig& config, std::int64_t head_dim, std::int64_t a, std::int64_t b) {
+  return !depends_on_length(config.kind) ||
+         rope_frequencies(config, head_dim, a) == rope_frequencies(config, head_dim, b);
+}
+
 std::int64_t max_sequence_length(const RopeConfig& config) {
   if (config.kind == RopeKind::kDefault) {
     return config.max_position_embeddings;

@@ -59,6 +59,9 @@ double rope_attention_scaling(const RopeConfig& config);
 // Whether two sequences of these lengths may have different frequencies.
 bool depends_on_length(RopeKind kind);
 
+// Whether sequences of these two lengths have the same frequencies.
+bool same_frequencies(const RopeConfig& config, std::int64_t head_dim, std::int64_t a, std::int64_t b);
+
 // The longest sequence the model is meant for: M where it already counts the stretching (M > M0) or there is none; else
 // factor * M0; for dynamic, which stretches to whatever length it meets, a bound that nothing reaches.
 std::int64_t max_sequence_length(const RopeConfig& config);

@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+import generation
 import training
 from exact import Exact, Stream, relative_error, widen
 from models import MODELS, full_config
@@ -214,6 +215,21 @@ def make_training(folder, ids, loss):
     return "  ".join(cells), failures
 
 
+def make_continuations(model, folder, ids):
+    """Writes generate.json; returns the part of the table about it, and what is wrong."""
+    prompts = [ids[sequence][:length] for sequence, length in model.prompts]
+    with Exact():
+        found, margin, differ = generation.continuations(widen(load(folder, torch.float32)), prompts)
+    (folder / "generate.json").write_text(json.dumps(found) + "\n")
+    failures = []
+    if not margin >= generation.MIN_MARGIN:
+        failures.append(f"{model.name}: two logits are {margin:.1e} apart; choose other prompts")
+    by_length = model.expect["rope_type"] in ("dynamic", "longrope")
+    if bool(differ) != by_length:
+        failures.append(f"{model.name}: with transformers' cache, prompts {differ} go on otherwise")
+    return f"margin {margin:.1e}  transformers' cache differs at {differ}", failures
+
+
 def make_model(model, root):
     folder = root / model.name
     folder.mkdir(parents=True)
@@ -237,11 +253,14 @@ def make_model(model, root):
     write_json(folder / "expected.json", expected)
 
     row, failures = make_training(folder, ids, loss)
+    continued, more = make_continuations(model, folder, ids)
+    failures += more
 
     size = sum(file.stat().st_size for file in folder.iterdir())
     shown = "  ".join(f"{name} {value:.2f}" for name, value in moved.items())
     print(f"{model.name:14} {size:9,}  {loss:7.4f}  {f32:.1e}  {bf16:.1e}  {shown}", flush=True)
     print(f"    training   {row}", flush=True)
+    print(f"    generate   {continued}", flush=True)
     if f32 > MAX_F32_ERROR:
         failures.append(f"{model.name}: float32 is {f32:.1e} away")
     if bf16 > MAX_BF16_ERROR:
@@ -261,8 +280,10 @@ def main():
         new = Path(scratch)
         print("model              bytes     loss  f32      bf16     effect of a mistake in the rotary embedding")
         print("    training   losses        norms          f32: gradients, losses, norms; effect of a wrong optimizer")
+        print("    generate   least distance of the two best logits; prompts that its own cache continues otherwise")
         failures = [failure for model in MODELS for failure in make_model(model, new / "models")]
         write_ops(new / "ops")
+        (new / "ops" / "sampling.json").write_text(json.dumps(list(generation.sampling_cases())) + "\n")
         total = sum(file.stat().st_size for file in new.rglob("*") if file.is_file())
         print(f"{total:,} bytes in all")
         if total > MAX_TOTAL_BYTES:

@@ -16,6 +16,8 @@ class Model:
     attention_gain: float = 1.2  # deviation of q and k elements, about
     branch_gain: float = 0.5  # deviation of what the other projections give, about
     generation_config: dict | None = None  # in place of save_pretrained's; {}: no such file
+    # Continued greedily: (sequence of ids.json, how many of its ids).
+    prompts: list = field(default_factory=lambda: [(0, 1), (1, 12), (2, 50)])
     expect: dict = field(default_factory=dict)  # what transformers must make of the config
 
 
@@ -35,6 +37,7 @@ MODELS = [
             rope_parameters=_rope(rope_type="default"),
         ),
         lengths=[1, 17, 90],
+        prompts=[(0, 1), (1, 12), (2, 60)],
         seed=1,
         embedding_gain=0.3,
         expect={"rope_type": "default", "rope_theta": 10000.0},
@@ -61,6 +64,7 @@ MODELS = [
             torch_dtype="float32",
         ),
         lengths=[2, 40, 170],
+        prompts=[(1, 30), (2, 30), (2, 120)],
         seed=2,
         dialect="old",
         max_shard_size="60KB",
@@ -83,6 +87,7 @@ MODELS = [
             torch_dtype="float32",
         ),
         lengths=[1, 30, 150],
+        prompts=[(0, 1), (1, 12), (2, 50)],
         seed=3,
         dialect="old",
         generation_config={},
@@ -96,6 +101,7 @@ MODELS = [
             rope_parameters=_rope(rope_type="dynamic", factor=2.0),
         ),
         lengths=[2, 64, 66, 120],
+        prompts=[(1, 12), (1, 50), (2, 56), (3, 120)],
         seed=4,
         expect={"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0},
     ),
@@ -117,6 +123,7 @@ MODELS = [
             ),
         ),
         lengths=[2, 50, 160],
+        prompts=[(1, 12), (1, 50), (2, 145)],
         seed=5,
         expect={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "mscale": 2.0},
     ),
@@ -137,6 +144,7 @@ MODELS = [
             dtype="float32",
         ),
         lengths=[1, 50, 160],
+        prompts=[(0, 1), (1, 50), (2, 145)],
         seed=6,
         dialect="old",
         expect={"rope_type": "yarn", "truncate": False, "original_max_position_embeddings": 64},
@@ -156,6 +164,7 @@ MODELS = [
             torch_dtype="float32",
         ),
         lengths=[2, 64, 65, 150],
+        prompts=[(0, 2), (1, 56), (2, 50), (3, 145)],
         seed=7,
         dialect="old",
         expect={"rope_type": "longrope", "original_max_position_embeddings": 64},
@@ -199,6 +208,7 @@ MODELS = [
             rope_parameters=_rope(rope_type="default"),
         ),
         lengths=[2, 20, 90],
+        prompts=[(0, 2), (1, 20), (2, 50)],
         seed=10,
         embedding_gain=0.35,
         expect={"rope_type": "default", "rope_theta": 10000.0},
@@ -214,6 +224,7 @@ MODELS = [
             rope_parameters=_rope(rope_type="default"),
         ),
         lengths=[1, 9, 70],
+        prompts=[(0, 1), (1, 9), (2, 60)],
         seed=11,
         storage="bfloat16",
         expect={"rope_type": "default", "rope_theta": 10000.0},

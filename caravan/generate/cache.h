@@ -1,0 +1,41 @@
+// Keys and values in one stretch of rows a sequence.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "caravan/autograd/kv_cache.h"
+
+namespace caravan::generate {
+
+struct CacheShape {
+  std::int64_t layers = 0;
+  std::int64_t columns = 0;  // kv_heads * head_dim
+  DType dtype = DType::kF32;
+};
+
+// Memory is had at once and never grows: two tensors [sum of capacities, columns] a layer in Segment::kKvCache.
+class DenseCache final : public autograd::KvCache {
+ public:
+  // Room for capacities[i] rows of sequence i.  Throws ShapeError for a negative size, OutOfMemoryError.
+  DenseCache(ops::Context& ctx, const CacheShape& shape, std::vector<std::int64_t> capacities);
+
+  // What it takes of Segment::kKvCache for so many rows in all.
+  static std::int64_t bytes(const CacheShape& shape, std::int64_t rows);
+
+  // Throws ShapeError when the layout has another number of sequences, begins beyond what is held of one, or does not
+  // fit its capacity.
+  View extend(ops::Context& ctx, int layer, const SequenceLayout& layout, const Tensor& key,
+              const Tensor& value) override;
+
+ private:
+  struct Layer {
+    Tensor key, value;               // [sum of capacities, columns]
+    std::vector<std::int64_t> held;  // rows of each sequence
+  };
+
+  std::vector<std::int64_t> begins_;  // first row of each sequence, and the end of the last
+  std::vector<Layer> layers_;
+};
+
+}  // namespace caravan::generate

@@ -1,0 +1,103 @@
+#include "caravan/generate/generate.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "caravan/base/error.h"
+#include "caravan/generate/decoder.h"
+#include "caravan/tensor/copy.h"
+
+namespace caravan::generate {
+
+namespace {
+
+void check_one(const Request& request, std::size_t index, const model::LlamaConfig& config) {
+  const auto length = static_cast<std::int64_t>(request.prompt.size());
+  // Positions are 32-bit numbers.
+  const std::int64_t limit = std::min<std::int64_t>(nn::max_sequence_length(config.rope), INT32_MAX);
+  if (length == 0) {
+    throw InputError(fmt::format("prompt {} is empty; give at least one token", index));
+  }
+  for (std::size_t i = 0; i < request.prompt.size(); ++i) {
+    if (request.prompt[i] < 0 || request.prompt[i] >= config.vocab_size) {
+      throw InputError(fmt::format("prompt {}, place {}: token id {} is outside the vocabulary of {} (0 to {})", index,
+                                   i, request.prompt[i], config.vocab_size, config.vocab_size - 1));
+    }
+  }
+  if (request.max_new_tokens < 0) {
+    throw InputError(
+        fmt::format("prompt {}: max_new_tokens must not be negative, found {}", index, request.max_new_tokens));
+  }
+  if (length > limit) {
+    throw InputError(fmt::format("prompt {} has {} tokens, the model takes at most {}; shorten it by {}", index, length,
+                                 limit, length - limit));
+  }
+  if (request.max_new_tokens > limit - length) {
+    throw InputError(fmt::format(
+        "prompt {} has {} tokens and {} new ones are asked for, {} more than the {} the model takes; ask "
+        "for at most {} or shorten the prompt",
+        index, length, request.max_new_tokens, request.max_new_tokens - (limit - length), limit, limit - length));
+  }
+  validate(request.sampling);
+}
+
+Result run(ops::Context& ctx, const model::Llama& model, const Request& request, std::size_t index,
+           const OnToken& on_token) {
+  Result result;
+  if (request.max_new_tokens == 0) {
+    return result;
+  }
+  // The last new token is never run.
+  Decoder decoder(ctx, model, {static_cast<std::int64_t>(request.prompt.size()) + request.max_new_tokens - 1});
+  std::vector<Tensor> logits = decoder.extend({request.prompt});
+  for (std::int64_t position = 0;; ++position) {
+    const std::int32_t id = sample(to_floats(logits.front()), request.sampling, index, position);
+    result.ids.push_back(id);
+    const bool go_on = !on_token || on_token(index, id);
+    if (std::ranges::find(request.eos, id) != request.eos.end()) {
+      result.reason = FinishReason::kEos;
+      return result;
+    }
+    if (!go_on) {
+      result.reason = FinishReason::kStopped;
+      return result;
+    }
+    if (position + 1 == request.max_new_tokens) {
+      return result;
+    }
+    logits = decoder.extend({{id}});
+  }
+}
+
+}  // namespace
+
+const char* to_string(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kEos:
+      return "eos";
+    case FinishReason::kStopped:
+      return "stopped";
+  }
+  return "unknown";
+}
+
+void check(const std::vector<Request>& requests, const model::LlamaConfig& config) {
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    check_one(requests[i], i, config);
+  }
+}
+
+std::vector<Result> generate(ops::Context& ctx, const model::Llama& model, const std::vector<Request>& requests,
+                             const OnToken& on_token) {
+  check(requests, model.config());
+  std::vector<Result> results;
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    results.push_back(run(ctx, model, requests[i], i, on_token));
+  }
+  return results;
+}
+
+}  // namespace caravan::generate
