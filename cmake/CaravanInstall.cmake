@@ -38,7 +38,9 @@ set(private
     "comm/checks.h"
     "comm/sum.h"
     "model_io/rope_rows.h"
-    "train/config_table.h")
+    "train/append_file.h"
+    "train/config_table.h"
+    "train/tensorboard.h")
 list(JOIN private "|" private)
 install(
   DIRECTORY ${PROJECT_SOURCE_DIR}/caravan
