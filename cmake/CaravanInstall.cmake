@@ -42,7 +42,9 @@ set(private
     "model_io/json_fields.h"
     "model_io/rope_rows.h"
     "data/shards.h"
-    "train/config_table.h")
+    "train/append_file.h"
+    "train/config_table.h"
+    "train/tensorboard.h")
 list(JOIN private "|" private)
 install(
   DIRECTORY ${PROJECT_SOURCE_DIR}/caravan

@@ -82,7 +82,7 @@ std::string bash_option_names(const Program& program, const CommandSpec& command
 std::string bash_value_cases(const std::string& command, const std::vector<OptionSpec>& options) {
   std::string text;
   for (const OptionSpec& spec : options) {
-    if (spec.kind != OptionKind::kFlag) {
+    if (needs_value(spec)) {
       text += fmt::format("    {}{}) {}; return ;;\n", command, spec.name, bash_values(spec));
     }
   }
@@ -146,7 +146,7 @@ std::string bash_script(const Program& program) {
   std::string valued, values, options, arguments, top;
   const auto add_valued = [&](const std::string& command, const std::vector<OptionSpec>& specs) {
     for (const OptionSpec& spec : specs) {
-      if (spec.kind != OptionKind::kFlag) {
+      if (needs_value(spec)) {
         valued += fmt::format("        {}{}) due=$word ;;\n", command, spec.name);
       }
     }
@@ -207,7 +207,7 @@ std::string zsh_action(const OptionSpec& spec) {
 }
 
 std::string zsh_option(const OptionSpec& spec) {
-  const bool flag = spec.kind == OptionKind::kFlag;
+  const bool flag = !needs_value(spec);
   return quoted(
       fmt::format("{}{}[{}]{}", spec.name, flag ? "" : "=", zsh_escaped(spec.help), flag ? "" : zsh_action(spec)));
 }
@@ -258,6 +258,7 @@ std::string fish_values(const OptionSpec& spec) {
   const std::string required = spec.positional ? "" : " -r";
   switch (spec.kind) {
     case OptionKind::kFlag:
+    case OptionKind::kSwitch:
       return "";
     case OptionKind::kFile:
       return required + " -F";

@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <set>
 #include <sstream>
 
 #include "caravan/cli/options.h"
@@ -74,10 +75,10 @@ Row row_of(const OptionSpec& spec) {
   return {.label = spec.value_name.empty() ? spec.name : spec.name + " " + spec.value_name, .text = text};
 }
 
-std::vector<Row> rows_of(const std::vector<OptionSpec>& options, bool positional) {
+std::vector<Row> rows_of(const std::vector<OptionSpec>& options, bool positional, const std::string& group = "") {
   std::vector<Row> rows;
   for (const OptionSpec& spec : options) {
-    if (spec.positional == positional) {
+    if (spec.positional == positional && spec.group == group) {
       rows.push_back(row_of(spec));
     }
   }
@@ -112,6 +113,12 @@ std::string help_text(const Program& program, const CommandSpec& command) {
   std::string text = wrap(usage + " [options]", 7) + "\n\n" + wrap(command.description, 0) + "\n";
   text += table("arguments", rows_of(command.options, true));
   text += table("options", rows_of(command.options, false));
+  std::set<std::string> shown = {""};
+  for (const OptionSpec& spec : command.options) {
+    if (shown.insert(spec.group).second) {
+      text += table(spec.group, rows_of(command.options, false, spec.group));
+    }
+  }
   std::vector<Row> common = rows_of(program.common_options, false);
   common.push_back({.label = "-h, --help", .text = "print this"});
   text += table("common options", common);

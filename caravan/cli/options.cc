@@ -56,6 +56,8 @@ std::optional<std::string> expectation_missed(const OptionSpec& spec, const std:
     case OptionKind::kFlag:
     case OptionKind::kText:
       return std::nullopt;
+    case OptionKind::kSwitch:
+      return value == "true" || value == "false" ? std::nullopt : std::optional<std::string>("true or false");
     case OptionKind::kFile:
       return value.empty() ? std::optional<std::string>("the path of a file") : std::nullopt;
     case OptionKind::kDirectory:
@@ -166,7 +168,7 @@ Leading read_leading(const Program& program, std::span<const std::string> argume
     }
     leading.handed_on.push_back(argument);
     ++i;
-    if (spec->kind != OptionKind::kFlag && equals == std::string::npos) {
+    if (needs_value(*spec) && equals == std::string::npos) {
       if (i == arguments.size()) {
         throw_missing_value(nullptr, *spec);
       }
@@ -174,6 +176,45 @@ Leading read_leading(const Program& program, std::span<const std::string> argume
     }
   }
   return leading;
+}
+
+// "--checkpoint.enable" of "--checkpoint.no-enable", "--shuffle" of "--no-shuffle"; nothing without a "no-".
+std::optional<std::string> without_no(const std::string& name) {
+  const std::size_t dot = name.rfind('.');
+  const std::size_t word = dot == std::string::npos ? std::string("--").size() : dot + 1;
+  if (name.compare(word, 3, "no-") != 0) {
+    return std::nullopt;
+  }
+  return name.substr(0, word) + name.substr(word + 3);
+}
+
+// The same arguments with the value of every switch behind an "=".
+std::vector<std::string> spell_out_switches(std::span<const OptionSpec> options,
+                                            const std::vector<std::string>& arguments) {
+  const auto is_switch = [](const OptionSpec* spec) { return spec != nullptr && spec->kind == OptionKind::kSwitch; };
+  std::vector<std::string> spelled;
+  for (std::size_t i = 0; i < arguments.size(); ++i) {
+    const std::string& argument = arguments[i];
+    if (argument == "--") {
+      spelled.insert(spelled.end(), arguments.begin() + static_cast<std::ptrdiff_t>(i), arguments.end());
+      break;
+    }
+    const OptionSpec* spec = find_option(options, argument);
+    const auto positive = argument.starts_with("--") ? without_no(argument) : std::nullopt;
+    if (is_switch(spec)) {
+      const bool valued = i + 1 < arguments.size() && (arguments[i + 1] == "true" || arguments[i + 1] == "false");
+      spelled.push_back(argument + "=" + (valued ? arguments[++i] : "true"));
+    } else if (positive && is_switch(find_option(options, *positive))) {
+      spelled.push_back(*positive + "=false");
+    } else {
+      spelled.push_back(argument);
+      const bool takes_next = spec != nullptr && !spec->positional && needs_value(*spec) && i + 1 < arguments.size();
+      if (takes_next && find_option(options, arguments[i + 1]) == nullptr) {
+        spelled.push_back(arguments[++i]);
+      }
+    }
+  }
+  return spelled;
 }
 
 // Every option has a value of its own and every flag none.  CLI11 would take the next argument for the value of
@@ -258,6 +299,10 @@ std::map<std::string, std::string> read_options(const Program& program, const Co
 
 }  // namespace
 
+bool needs_value(const OptionSpec& spec) {
+  return spec.kind != OptionKind::kFlag && spec.kind != OptionKind::kSwitch;
+}
+
 ParsedOptions::ParsedOptions(std::map<std::string, OptionSpec> specs, std::map<std::string, std::string> given)
     : specs_(std::move(specs)), given_(std::move(given)) {}
 
@@ -305,6 +350,7 @@ Invocation parse(const Program& program, std::span<const std::string> arguments)
       return {.action = Invocation::Action::kHelp, .command = &command, .options = {}};
     }
   }
+  own = spell_out_switches(options, own);
   check_values_present(command, options, own);
   const std::map<std::string, std::string> given = read_options(program, command, options, own);
   std::map<std::string, OptionSpec> specs;

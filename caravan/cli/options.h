@@ -18,6 +18,7 @@ namespace caravan::cli {
 
 enum class OptionKind {
   kFlag,        // --json: given or not, no value
+  kSwitch,      // --checkpoint.enable: true or false; alone it means true, --checkpoint.no-enable false
   kText,        // any text
   kInteger,     // a whole number within [minimum, maximum]
   kNumber,      // a finite decimal number
@@ -39,7 +40,11 @@ struct OptionSpec {
   bool positional = false;
   std::int64_t minimum = std::numeric_limits<std::int64_t>::min();  // of kInteger
   std::int64_t maximum = std::numeric_limits<std::int64_t>::max();
+  std::string group = {};  // the heading that help shows it under; empty: "options"
 };
+
+// Whether a value has to follow the option's name.
+bool needs_value(const OptionSpec& spec);
 
 struct CommandSpec {
   std::string name;                        // "dump"
@@ -66,7 +71,7 @@ class ParsedOptions {
 
   // Whether the user gave it; for a flag, its value.
   bool has(const std::string& name) const;
-  // The value, else the default, else "".
+  // The value, else the default, else "".  Of a switch "true" or "false".
   std::string text(const std::string& name) const;
   std::filesystem::path path(const std::string& name) const { return text(name); }
   // The value, else the default, else nothing.
@@ -90,7 +95,7 @@ struct Invocation {
 
 // Reads a command line without the program's name.  `--help` and `-h` win over every mistake beside them; `--version`
 // is the program's; nothing at all asks for help.  `--name value` and `--name=value` are the same, and after `--`
-// everything is positional.
+// everything is positional.  A switch takes the next argument for its value only when that is "true" or "false".
 // Throws InputError in one sentence: an unknown command or option (naming the nearest one), a missing or surplus
 // argument, an option given twice, a value that is not of its kind.
 Invocation parse(const Program& program, std::span<const std::string> arguments);

@@ -211,7 +211,7 @@ void read_table(Config& config, const toml::table& table, const std::string& pre
         assign(config, *row, node);
       } else if (node.is_table() && find_foreign(name) == nullptr) {
         throw_unknown_section(name);
-      } else if (is_section(name)) {
+      } else if (is_section(name) && find_foreign(name) == nullptr) {
         throw ConfigError(fmt::format("{}: expected a section, [{}], found {}", name, name, describe(node)));
       } else {
         refuse_foreign(name, node);

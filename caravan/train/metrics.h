@@ -35,11 +35,16 @@ struct ValidationMetrics {
   double seconds = 0.0;
 };
 
-// Appends to metrics.jsonl and a TensorBoard event file.  Each line is written whole; a resumed run first cuts the lines
-// of steps that it will repeat.
+// Appends to metrics.jsonl and a TensorBoard event file.  Each line is written whole, and one JSON object:
+//   {"step", "loss", "grad_norm", "lr", "tokens_per_second", "mfu", "memory_gib", "n_tokens_seen", "epoch", "seconds",
+//    "data_seconds"}
+//   {"step", "validation_loss", "validation_bits_per_byte" (if known), "validation_targets", "validation_seconds"}
+//   {"step", "sample": {"prompt", "text"}}
+// Numbers that are not finite are null.  A resumed run first cuts the lines of steps that it will repeat.
 class MetricsFiles {
  public:
-  // `first_step`: lines of this step and later ones are removed.  `tensorboard`: empty for none.  Throws FileError.
+  // `first_step`: lines of this step and later ones, and what is no whole line, are removed.  `tensorboard`: a folder,
+  // made if it is missing; empty for none.  Throws FileError.
   MetricsFiles(const std::filesystem::path& jsonl, const std::filesystem::path& tensorboard, std::int64_t first_step);
   ~MetricsFiles();
   MetricsFiles(const MetricsFiles&) = delete;
@@ -47,7 +52,7 @@ class MetricsFiles {
   void step(const StepMetrics& metrics);
   void validation(const ValidationMetrics& metrics);
   void sample(std::int64_t step, const std::string& prompt, const std::string& text);
-  // Pushes everything to the files.  Throws FileError when the system refuses.
+  // Makes everything durable.  Throws FileError when the system refuses, as the three above do.
   void flush();
 
  private:
@@ -58,9 +63,10 @@ class MetricsFiles {
 // The console of a run: a progress bar with time left on a terminal, torchtitan-like lines elsewhere.
 class Console {
  public:
-  // `terminal`: whether `out` is one; `total_steps`: where the bar ends; `first_step`: where it begins.
+  // `terminal`: whether `out` is one; `total_steps`: where the bar ends; `first_step`: where it begins.  Elsewhere a line
+  // is printed at the first step, every `log_freq` steps and at the last one.  `clock`, `columns`: as ProgressBar's.
   Console(std::ostream& out, bool terminal, bool color, std::int64_t first_step, std::int64_t total_steps,
-          std::int64_t log_freq);
+          std::int64_t log_freq, std::function<double()> clock = {}, int columns = 0);
   ~Console();
   Console(const Console&) = delete;
 
