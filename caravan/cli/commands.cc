@@ -8,15 +8,15 @@
 namespace caravan::cli {
 
 std::vector<Command> commands() {
-  return {inspect_command(), dump_command(),    compare_command(), convert_command(),
-          init_command(),    presets_command(), generate_command()};
+  return {train_command(),   plan_command(), generate_command(), inspect_command(), convert_command(),
+          compare_command(), dump_command(), init_command(),     presets_command()};
 }
 
 Program program() {
   Program result;
   result.name = "caravan";
   result.version = version();
-  result.summary = "Llama models in native C++: describe, convert, compute, compare and continue text with them.";
+  result.summary = "Llama models in native C++: train, generate, describe, convert, compute and compare.";
   for (const Command& one : commands()) {
     result.commands.push_back(one.spec);
   }

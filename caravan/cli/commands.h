@@ -20,6 +20,8 @@ struct Command {
   int (*run)(const ParsedOptions& options, Streams streams);
 };
 
+Command train_command();
+Command plan_command();
 Command inspect_command();
 Command dump_command();
 Command compare_command();

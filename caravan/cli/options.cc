@@ -369,7 +369,27 @@ Invocation parse(const Program& program, std::span<const std::string> arguments)
     }
     specs[spec.name] = spec;
   }
-  return {.action = Invocation::Action::kRun, .command = &command, .options = ParsedOptions(specs, given)};
+  Invocation result{.action = Invocation::Action::kRun, .command = &command, .options = ParsedOptions(specs, given)};
+  result.options.set_command_line(program.name + " " + shell_line(arguments));
+  return result;
+}
+
+std::string shell_line(std::span<const std::string> words) {
+  constexpr const char* kPlain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=./,:@%";
+  std::string line;
+  for (const std::string& word : words) {
+    line += line.empty() ? "" : " ";
+    if (!word.empty() && word.find_first_not_of(kPlain) == std::string::npos) {
+      line += word;
+      continue;
+    }
+    line += '\'';
+    for (const char c : word) {
+      line += c == '\'' ? std::string("'\\''") : std::string(1, c);
+    }
+    line += '\'';
+  }
+  return line;
 }
 
 }  // namespace caravan::cli

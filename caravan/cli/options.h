@@ -80,7 +80,12 @@ class ParsedOptions {
   // The words of a kChoiceList, in the user's order.
   std::vector<std::string> list(const std::string& name) const;
 
+  // The command line that was read, as a shell takes it: what to type to run the same again.
+  const std::string& command_line() const { return command_line_; }
+  void set_command_line(const std::string& line) { command_line_ = line; }
+
  private:
+  std::string command_line_;
   std::map<std::string, OptionSpec> specs_;
   std::map<std::string, std::string> given_;
 };
@@ -99,6 +104,9 @@ struct Invocation {
 // Throws InputError in one sentence: an unknown command or option (naming the nearest one), a missing or surplus
 // argument, an option given twice, a value that is not of its kind.
 Invocation parse(const Program& program, std::span<const std::string> arguments);
+
+// The words as one line that a shell reads back: words with special characters are quoted.
+std::string shell_line(std::span<const std::string> words);
 
 // The text of `caravan --help` and of `caravan COMMAND --help`, at most 100 columns wide.
 std::string help_text(const Program& program);

@@ -2,11 +2,11 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <ostream>
+#include <iostream>
 
-#include "caravan/base/error.h"
 #include "caravan/cli/commands.h"
 #include "caravan/cli/config_options.h"
+#include "caravan/train/config_keys.h"
 #include "caravan/train/run.h"
 
 namespace caravan::cli {
@@ -58,7 +58,7 @@ int run_train(const ParsedOptions& options, Streams streams) {
   train::RunEnvironment environment{streams.out};
   environment.terminal = &streams.out == &std::cout && isatty(STDOUT_FILENO) != 0;
   environment.stop_requested = [] { return stop_signals.load() > 0; };
-  environment.resume_command = command_line(options);
+  environment.resume_command = options.command_line();
   train::run_training(config, environment);
   return 0;
 }
@@ -72,5 +72,39 @@ int run_plan(const ParsedOptions& options, Streams streams) {
 }
 
 }  // namespace
+
+Command train_command() {
+  CommandSpec spec;
+  spec.name = "train";
+  spec.summary = "train a model on text, from initial values or from a model that is there";
+  spec.description =
+      "Reads CONFIG.toml (torchtitan's sections and keys) and flags of the same names, which win; tokenises the data "
+      "once; trains; saves checkpoints below job.dump_folder and at the end a Hugging Face directory. The same command "
+      "goes on where a run was stopped. Ctrl-C finishes the step and saves; a second one leaves at once and harms "
+      "nothing.";
+  spec.options = config_options();
+  spec.options.push_back({.name = "--print-config",
+                          .value_name = "",
+                          .kind = OptionKind::kFlag,
+                          .help = "print the resolved configuration and end"});
+  spec.examples = {"caravan train my_model.toml",
+                   "caravan train my_model.toml --training.steps 100 --optimizer.lr 1e-3",
+                   "caravan train --checkpoint.initial_load_path DIR --checkpoint.initial_load_in_hf --data my_text "
+                   "--training.seq_len 512"};
+  return {spec, run_train};
+}
+
+Command plan_command() {
+  CommandSpec spec;
+  spec.name = "plan";
+  spec.summary = "tell how much memory a training takes, before it runs";
+  spec.description =
+      "Walks through a training step without computing: weights, gradients, optimizer, activations and workspace to "
+      "the "
+      "byte. Where it does not fit, names the nearest setting that does. Exits with 0 when it fits and 1 when not.";
+  spec.options = config_options();
+  spec.examples = {"caravan plan my_model.toml", "caravan plan --model.flavor llama3.2-1b --training.seq_len 4096"};
+  return {spec, run_plan};
+}
 
 }  // namespace caravan::cli
