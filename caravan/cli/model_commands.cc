@@ -10,6 +10,7 @@
 #include "caravan/cli/shared_options.h"
 #include "caravan/model/presets.h"
 #include "caravan/model_io/save.h"
+#include "caravan/train/resume.h"
 
 namespace caravan::cli {
 
@@ -101,9 +102,27 @@ void refuse_target_over_source(const std::filesystem::path& source, const std::f
   }
 }
 
+// A checkpoint of a training becomes a model directory; tokenizer and generation settings come from the run's folder.
+int convert_checkpoint(const ParsedOptions& options, Streams streams) {
+  const std::filesystem::path source = options.path("SOURCE");
+  ops::Context ctx = plain_context(options);
+  const model_io::LoadedModel model = train::load_checkpoint_model(ctx, source, DType::kF32);
+  const DType dtype = options.has("--dtype") ? dtype_of(options, "--dtype") : DType::kF32;
+  model_io::SaveOptions save = save_options(options, dtype);
+  const std::filesystem::path run = std::filesystem::absolute(source).lexically_normal().parent_path().parent_path();
+  save.companions = model_io::companion_files(run / "assets");
+  model_io::save_model(model, options.path("TARGET"), save);
+  streams.out << fmt::format("{}: {} parameters in {}, from a checkpoint\n", options.text("TARGET"),
+                             human_count(parameter_count(model.weights->specs())), to_string(dtype));
+  return 0;
+}
+
 int run_convert(const ParsedOptions& options, Streams streams) {
   const std::filesystem::path source = options.path("SOURCE");
   refuse_target_over_source(source, options.path("TARGET"));
+  if (train::is_checkpoint(source)) {
+    return convert_checkpoint(options, streams);
+  }
   model_io::read_hf_config(source);  // its complaints come before those about weights
   const std::map<std::string, DType> dtypes = stored_dtypes(source);
   const DType loaded = covering(dtypes);
@@ -163,15 +182,16 @@ int run_presets(const ParsedOptions& options, Streams streams) {
 Command convert_command() {
   CommandSpec spec;
   spec.name = "convert";
-  spec.summary = "write a model directory again, in another type or cut into other files";
+  spec.summary = "write a model directory from another one or from a checkpoint";
   spec.description =
-      "Reads a Hugging Face directory and writes one that transformers loads, tokenizer files included. The target is "
+      "Reads a Hugging Face directory, or a checkpoint of a training (its step-N directory), and writes one that "
+      "transformers loads, tokenizer files included, in another type or cut into other files if asked. The target is "
       "complete or not there at all; free space is checked before the first byte.";
   spec.options = {
       {.name = "SOURCE",
        .value_name = "",
        .kind = OptionKind::kDirectory,
-       .help = "Hugging Face model directory",
+       .help = "Hugging Face model directory, or a checkpoint",
        .required = true,
        .positional = true},
       {.name = "TARGET",
