@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <sstream>
 
 #include "caravan/base/json.h"
@@ -220,6 +221,48 @@ TEST(SavingWithFaults, AFullDiskAtAnyByteLeavesTheCheckpointsBefore) {
       ASSERT_FALSE(::testing::Test::HasFatalFailure());
     }
     EXPECT_GE(positions, 40);
+  }
+}
+
+// A power cut keeps only what was made durable, in any order: no test can cut the power, but the order of calls shows.
+TEST(SavingWithFaults, NothingIsRenamedOrCalledCompleteBeforeItIsDurable) {
+  const FastScratch scratch;
+  const fs::path folder = scratch.folder();
+  const fs::path trace = folder.parent_path() / "trace";
+  for (const Before before : {Before::kNothing, Before::kEarlierRun}) {
+    make_before(folder, before);
+    fs::remove(trace);
+    ASSERT_EQ(save(folder, 2, {.trace = trace}).status, 0);
+    std::istringstream lines(read_file(trace));
+    std::set<std::string> unsynced;  // files and directories with changes that are not durable
+    int directories = 0;
+    int completes = 0;
+    std::string kind;
+    for (std::string path; lines >> kind >> path;) {
+      const std::string parent = fs::path(path).parent_path().string();
+      const std::string name = fs::path(path).filename().string();
+      if (kind == "write") {
+        unsynced.insert(path);
+      } else if (kind == "fsync") {
+        unsynced.erase(path);
+      } else if (kind == "rename" && name.starts_with("step-")) {
+        ++directories;
+        EXPECT_TRUE(unsynced.empty()) << path << " takes its place while " << *unsynced.begin() << " is not durable";
+        unsynced.insert(parent);
+      } else if (kind == "rename" && name == "COMPLETE") {
+        ++completes;
+        EXPECT_TRUE(unsynced.empty()) << path << " appears while " << *unsynced.begin() << " is not durable";
+        unsynced.insert(parent);
+      } else if (kind == "rename") {
+        EXPECT_FALSE(std::ranges::any_of(unsynced, [&](const std::string& one) {
+          return fs::path(one).filename().string().starts_with("." + name + ".");
+        })) << path;
+        unsynced.insert(parent);
+      }
+    }
+    EXPECT_TRUE(unsynced.empty());
+    EXPECT_EQ(directories, kLastStep);
+    EXPECT_EQ(completes, kLastStep);
   }
 }
 
