@@ -1,5 +1,6 @@
 #include "caravan/checkpoint/step_folder.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <stdio.h>
@@ -9,6 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <memory>
 #include <optional>
 #include <string_view>
 #include <system_error>
@@ -51,23 +53,20 @@ std::optional<std::int64_t> step_of(std::string_view name, std::string_view pref
   return step;
 }
 
+// Not through a link.
+bool is_real_directory(const fs::path& path) {
+  struct stat status {};
+  return lstat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
+}
+
 // Steps of the directories (not links) with that prefix.
 std::vector<std::int64_t> steps_named(const fs::path& folder, std::string_view prefix) {
   std::vector<std::int64_t> steps;
-  std::error_code error;
-  fs::directory_iterator entry(folder, error);
-  if (error == std::errc::no_such_file_or_directory) {
-    return steps;
-  }
-  for (; !error && entry != fs::directory_iterator(); entry.increment(error)) {
-    const std::optional<std::int64_t> step = step_of(entry->path().filename().string(), prefix);
-    std::error_code gone;
-    if (step && fs::is_directory(entry->symlink_status(gone))) {
+  for (const std::string& name : names_in(folder)) {
+    const std::optional<std::int64_t> step = step_of(name, prefix);
+    if (step && is_real_directory(folder / name)) {
       steps.push_back(*step);
     }
-  }
-  if (error) {
-    fail(folder, "the checkpoints in it cannot be listed", error.value());
   }
   std::sort(steps.begin(), steps.end());
   return steps;
@@ -140,11 +139,43 @@ void make_directory(const fs::path& directory) {
   }
 }
 
+std::vector<std::string> names_in(const fs::path& directory) {
+  std::vector<std::string> names;
+  const int descriptor = open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0 && errno == ENOENT) {
+    return names;
+  }
+  const std::unique_ptr<DIR, int (*)(DIR*)> stream(descriptor < 0 ? nullptr : fdopendir(descriptor), closedir);
+  if (stream == nullptr) {
+    const int code = errno;
+    if (descriptor >= 0) {
+      close(descriptor);
+    }
+    fail(directory, "what is in it cannot be listed", code);
+  }
+  errno = 0;
+  while (const dirent* entry = readdir(stream.get())) {
+    const std::string_view name = entry->d_name;
+    if (name != "." && name != "..") {
+      names.emplace_back(name);
+    }
+    errno = 0;
+  }
+  if (errno != 0) {
+    fail(directory, "what is in it cannot be listed", errno);
+  }
+  return names;
+}
+
 void remove_tree(const fs::path& path) {
-  std::error_code error;
-  fs::remove_all(path, error);
-  if (error) {
-    fail(path, "cannot be removed", error.value());
+  const bool directory = is_real_directory(path);
+  if (directory) {
+    for (const std::string& name : names_in(path)) {
+      remove_tree(path / name);
+    }
+  }
+  if ((directory ? rmdir(path.c_str()) : unlink(path.c_str())) != 0 && errno != ENOENT) {
+    fail(path, "cannot be removed", errno);
   }
 }
 

@@ -117,17 +117,11 @@ void CheckpointReader::State::check_nothing_else() const {
       throw FormatError(fmt::format("{}: has metadata, which no hash covers", file.path().string()));
     }
   }
-  std::error_code error;
-  fs::directory_iterator entry(directory, error);
-  for (; !error && entry != fs::directory_iterator(); entry.increment(error)) {
-    const fs::path file = entry->path().filename();
-    if (file.extension() == ".safetensors" && !files.contains(file.string()) && !manifest.tensors.empty()) {
+  for (const std::string& name : names_in(directory)) {
+    if (name.ends_with(".safetensors") && !files.contains(name) && !manifest.tensors.empty()) {
       throw FormatError(fmt::format("{}: the manifest does not name this file; is it of another checkpoint?",
-                                    entry->path().string()));
+                                    (directory / name).string()));
     }
-  }
-  if (error) {
-    throw FileError(fmt::format("{}: cannot be listed: {}", directory.string(), error.message()));
   }
 }
 

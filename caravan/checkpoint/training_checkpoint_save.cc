@@ -176,8 +176,7 @@ void prove_writable(const fs::path& folder) {
   try {
     write_text_file(probe / "probe", "Caravan can write here.\n");
   } catch (const FileError&) {
-    std::error_code ignored;
-    fs::remove_all(probe, ignored);
+    rmdir(probe.c_str());
     throw;
   }
   remove_tree(probe);

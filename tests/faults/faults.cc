@@ -5,7 +5,8 @@
 //   CARAVAN_FAULT_AT=N        the N-th such call (from 1) fails, once
 //   CARAVAN_FAULT_KILL_AT=N   SIGKILL at the N-th such call, before it does anything; a write has done its first half
 //   CARAVAN_FAULT_ERRNO       what it fails with: a number, or EIO (the default), ENOSPC, EACCES, EINVAL, ENOMEM (the
-//                             default of mmap), EMFILE, EROFS, EDQUOT, EINTR.  "new" throws std::bad_alloc
+//                             default of mmap), EMFILE, EROFS, EDQUOT, EINTR.  "new" calls the new handler
+//                             if there is one and throws std::bad_alloc otherwise
 //   CARAVAN_FAULT_UNDER=PATH  counts calls on files at or below this path only; new is always counted
 //   CARAVAN_FAULT_DISK_BYTES=N  a disk with room for N bytes: the write that crosses them is cut, later ones give ENOSPC.
 //                             Blocks cannot be reserved on it (fallocate gives EOPNOTSUPP), so that it fills in the
@@ -14,10 +15,11 @@
 //   CARAVAN_FAULT_TRACE=FILE  as it goes, a line "open /path" for each counted call (new left out)
 //
 // Threads share the counters; a program that the program starts inherits the variables and counts for itself.  Calls
-// that libc makes inside itself are not seen, except fopen's.  Everything here uses system calls and no allocation: it
-// runs inside operator new and before main.
+// that libc makes inside itself are not seen, except fopen's and opendir's.  Everything here uses system calls and no
+// allocation: it runs inside operator new and before main.
 //
 // Not for programs with sanitizers: those must be the first library and replace the same functions.
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -271,10 +273,15 @@ void* allocate(std::size_t bytes, std::size_t alignment, bool may_throw) {
       kill_now();
     }
     if (verdict == Verdict::kFail) {
-      if (may_throw) {
+      // As the real one: whoever asked to be told may find memory, and then this allocation succeeds.
+      const std::new_handler handler = std::get_new_handler();
+      if (handler != nullptr) {
+        handler();
+      } else if (may_throw) {
         throw std::bad_alloc();
+      } else {
+        return nullptr;
       }
-      return nullptr;
     }
   }
   bytes = bytes == 0 ? 1 : bytes;
@@ -291,9 +298,11 @@ void* allocate(std::size_t bytes, std::size_t alignment, bool may_throw) {
 }
 
 FILE* (*real_fopen)(const char*, const char*) = nullptr;
+DIR* (*real_opendir)(const char*) = nullptr;
 
 __attribute__((constructor)) void start() {
   real_fopen = reinterpret_cast<FILE* (*)(const char*, const char*)>(dlsym(RTLD_NEXT, "fopen"));
+  real_opendir = reinterpret_cast<DIR* (*)(const char*)>(dlsym(RTLD_NEXT, "opendir"));
   const char* under = getenv("CARAVAN_FAULT_UNDER");
   if (under != nullptr && *under != '\0') {
     if (realpath(under, settings.under) == nullptr) {  // it may not be there yet
@@ -404,6 +413,9 @@ FILE* fopen(const char* path, const char* mode) {
 }
 FILE* fopen64(const char* path, const char* mode) {
   return allowed_at(kOpen, AT_FDCWD, path) ? real_fopen(path, mode) : nullptr;
+}
+DIR* opendir(const char* path) {
+  return allowed_at(kOpen, AT_FDCWD, path) ? real_opendir(path) : nullptr;
 }
 
 // The descriptor is gone even when close fails, as on Linux.
