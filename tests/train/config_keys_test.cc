@@ -342,9 +342,30 @@ TEST(ConfigToml, NamesThePlaceOfWhatIsNoToml) {
   for (int i = 0; i < 300'000; ++i) {
     deep += ".x";
   }
-  EXPECT_EQ(toml_error("[job]\n" + deep + " = 1\n"), "run.toml: more than 1,000 dots on one line; split it; line 2");
+  EXPECT_EQ(toml_error("[job]\n" + deep + " = 1\n"),
+            "run.toml: more than 4,096 dots outside quotes, which no configuration needs; line 2, column 8194");
   EXPECT_EQ(toml_error(std::string(2'000'000, '#')),
             "run.toml: a configuration of 2,000,000 bytes is not read; at most 1,048,576 are");
+}
+
+TEST(ConfigToml, TakesLettersOfAllScriptsInQuotesAndCommentsAlone) {
+  const std::string text = R"(# größer
+[job]  # été
+description = "a\"ü' # no comment" # ñ
+dump_folder = 'C:\'  # ü
+[sampling]
+prompts = ["""ü "quoted" \""" ß""", '''ß''ü''', "", '', """""ö""""", # ä
+  "z"]
+)";
+  const Config config = read("\xef\xbb\xbf" + text);
+  EXPECT_EQ(config.job.description, "a\"ü' # no comment");
+  EXPECT_EQ(config.job.dump_folder, "C:\\");
+  EXPECT_EQ(config.sampling.prompts,
+            (std::vector<std::string>{"ü \"quoted\" \"\"\" ß", "ß''ü", "", "", "\"\"ö\"\"", "z"}));
+  EXPECT_EQ(toml_error("[compile]\nenable = ð\n"),
+            "run.toml: not TOML: a letter beyond ASCII outside quotes; line 2, column 10");
+  EXPECT_EQ(toml_error("[job]\ndescription = \"\"\"a\nb\"\"\" é\n"),
+            "run.toml: not TOML: a letter beyond ASCII outside quotes; line 3, column 6");
 }
 
 TEST(ConfigToml, ChangesNothingWhenItThrows) {
