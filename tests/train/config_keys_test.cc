@@ -362,6 +362,15 @@ prompts = ["""ü "quoted" \""" ß""", '''ß''ü''', "", '', """""ö""""", # ä
   EXPECT_EQ(config.job.dump_folder, "C:\\");
   EXPECT_EQ(config.sampling.prompts,
             (std::vector<std::string>{"ü \"quoted\" \"\"\" ß", "ß''ü", "", "", "\"\"ö\"\"", "z"}));
+  EXPECT_EQ(read("[job]\ndescription = \"\"\"\nü \\\n   é\\n\\u00e9\"\"\"\n").job.description, "ü é\né");
+  EXPECT_EQ(read("[job]\ndescription = '''\nC:\\é \"x\"''''\n").job.description, "C:\\é \"x\"'");
+  EXPECT_EQ(read("[job]\ndescription = \"\xf0\x9f\x90\xaa\"\n").job.description, "\xf0\x9f\x90\xaa");
+  // A backslash before a letter is no escape, and the letter's own does not make it one.
+  EXPECT_EQ(toml_error("[job]\ndescription = \"\\é\"\n").find("run.toml: not TOML: "), 0u);
+  for (const char* broken : {"\xc3", "\xc0\x80", "\xed\xa0\x80", "\xf5\x80\x80\x80", "\xe0\x80\x80", "\x80"}) {
+    EXPECT_EQ(toml_error("[job]\ndescription = \"" + std::string(broken) + "\"\n"),
+              "run.toml: not TOML: the text that begins here is not UTF-8; line 2, column 15");
+  }
   EXPECT_EQ(toml_error("[compile]\nenable = ð\n"),
             "run.toml: not TOML: a letter beyond ASCII outside quotes; line 2, column 10");
   EXPECT_EQ(toml_error("[job]\ndescription = \"\"\"a\nb\"\"\" é\n"),
