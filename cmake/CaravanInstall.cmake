@@ -44,7 +44,8 @@ set(private
     "data/shards.h"
     "train/append_file.h"
     "train/config_table.h"
-    "train/tensorboard.h")
+    "train/tensorboard.h"
+    "train/toml_ascii.h")
 list(JOIN private "|" private)
 install(
   DIRECTORY ${PROJECT_SOURCE_DIR}/caravan

@@ -12,15 +12,13 @@
 #include "caravan/base/text.h"
 #include "caravan/train/config_keys.h"
 #include "caravan/train/config_table.h"
+#include "caravan/train/toml_ascii.h"
 
 namespace caravan::train {
 
 namespace {
 
 constexpr std::size_t kMaxBytes = std::size_t{1} << 20;
-// Tables nest as deep as a key has dots, a key ends with its line, and the parser's tables are destroyed recursively:
-// 100,000 would overflow the stack.
-constexpr std::size_t kMaxDots = 1000;
 
 std::string describe(const toml::node& node) {
   switch (node.type()) {
@@ -227,31 +225,13 @@ toml::table parse_toml(std::string_view text, const std::string& source) {
     throw ConfigError(fmt::format("{}: a configuration of {} bytes is not read; at most {} are", source,
                                   grouped(static_cast<std::int64_t>(text.size())), grouped(kMaxBytes)));
   }
-  std::size_t line = 1;
-  std::size_t dots = 0;
-  for (const char c : text) {
-    line += c == '\n' ? 1 : 0;
-    dots = c == '\n' ? 0 : dots + (c == '.' ? 1 : 0);
-    if (dots > kMaxDots) {
-      throw ConfigError(
-          fmt::format("{}: more than {} dots on one line; split it; line {}", source, grouped(kMaxDots), line));
-    }
-  }
+  const std::string ascii = ascii_toml(text, source);
   try {
-    return toml::parse(text, source);
+    return toml::parse(ascii, source);
   } catch (const toml::parse_error& error) {
     std::string what(error.description());
     throw ConfigError(fmt::format("{}: not TOML: {}; line {}, column {}", source, printable(what, 300),
                                   error.source().begin.line, error.source().begin.column));
-  }
-}
-
-// TOML is UTF-8, so what is printed could not be read again.
-bool is_utf8(const std::string& text) {
-  try {
-    return !toml::parse("text = " + toml_string(text)).empty();
-  } catch (const toml::parse_error&) {
-    return false;
   }
 }
 
@@ -316,6 +296,7 @@ void set_key(Config& config, const std::string& name, const std::string& value) 
     return;
   }
   const std::string where = name == row->name ? name : fmt::format("{} ({})", name, row->name);
+  // TOML is UTF-8: what is printed could not be read again.
   if (!is_utf8(value)) {
     throw ConfigError(fmt::format("{}: the text is not UTF-8: \"{}\"", where, printable(value, 60)));
   }

@@ -342,9 +342,39 @@ TEST(ConfigToml, NamesThePlaceOfWhatIsNoToml) {
   for (int i = 0; i < 300'000; ++i) {
     deep += ".x";
   }
-  EXPECT_EQ(toml_error("[job]\n" + deep + " = 1\n"), "run.toml: more than 1,000 dots on one line; split it; line 2");
+  EXPECT_EQ(toml_error("[job]\n" + deep + " = 1\n"),
+            "run.toml: more than 4,096 dots outside quotes, which no configuration needs; line 2, column 8194");
   EXPECT_EQ(toml_error(std::string(2'000'000, '#')),
             "run.toml: a configuration of 2,000,000 bytes is not read; at most 1,048,576 are");
+}
+
+TEST(ConfigToml, TakesLettersOfAllScriptsInQuotesAndCommentsAlone) {
+  const std::string text = R"(# größer
+[job]  # été
+description = "a\"ü' # no comment" # ñ
+dump_folder = 'C:\'  # ü
+[sampling]
+prompts = ["""ü "quoted" \""" ß""", '''ß''ü''', "", '', """""ö""""", # ä
+  "z"]
+)";
+  const Config config = read("\xef\xbb\xbf" + text);
+  EXPECT_EQ(config.job.description, "a\"ü' # no comment");
+  EXPECT_EQ(config.job.dump_folder, "C:\\");
+  EXPECT_EQ(config.sampling.prompts,
+            (std::vector<std::string>{"ü \"quoted\" \"\"\" ß", "ß''ü", "", "", "\"\"ö\"\"", "z"}));
+  EXPECT_EQ(read("[job]\ndescription = \"\"\"\nü \\\n   é\\n\\u00e9\"\"\"\n").job.description, "ü é\né");
+  EXPECT_EQ(read("[job]\ndescription = '''\nC:\\é \"x\"''''\n").job.description, "C:\\é \"x\"'");
+  EXPECT_EQ(read("[job]\ndescription = \"\xf0\x9f\x90\xaa\"\n").job.description, "\xf0\x9f\x90\xaa");
+  // A backslash before a letter is no escape, and the letter's own does not make it one.
+  EXPECT_EQ(toml_error("[job]\ndescription = \"\\é\"\n").find("run.toml: not TOML: "), 0u);
+  for (const char* broken : {"\xc3", "\xc0\x80", "\xed\xa0\x80", "\xf5\x80\x80\x80", "\xe0\x80\x80", "\x80"}) {
+    EXPECT_EQ(toml_error("[job]\ndescription = \"" + std::string(broken) + "\"\n"),
+              "run.toml: not TOML: the text that begins here is not UTF-8; line 2, column 15");
+  }
+  EXPECT_EQ(toml_error("[compile]\nenable = ð\n"),
+            "run.toml: not TOML: a letter beyond ASCII outside quotes; line 2, column 10");
+  EXPECT_EQ(toml_error("[job]\ndescription = \"\"\"a\nb\"\"\" é\n"),
+            "run.toml: not TOML: a letter beyond ASCII outside quotes; line 3, column 6");
 }
 
 TEST(ConfigToml, ChangesNothingWhenItThrows) {
