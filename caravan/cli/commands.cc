@@ -8,7 +8,8 @@
 namespace caravan::cli {
 
 std::vector<Command> commands() {
-  return {inspect_command(), dump_command(), compare_command(), convert_command(), init_command(), presets_command()};
+  return {inspect_command(), dump_command(),    compare_command(),  convert_command(),
+          init_command(),    presets_command(), tokenize_command(), tokenizer_train_command()};
 }
 
 Program program() {
