@@ -1,9 +1,10 @@
 // The commands of the program: their rows of the option table, and what each does.
 //
-// A command prints its result on `out` and warnings on `err`, and returns the exit status; what goes wrong is thrown.
+// A command reads what it is fed from `in`, prints its result on `out` and warnings on `err`, and returns the exit
+// status; what goes wrong is thrown.
 #pragma once
 
-#include <iosfwd>
+#include <iostream>
 
 #include "caravan/cli/options.h"
 
@@ -12,6 +13,7 @@ namespace caravan::cli {
 struct Streams {
   std::ostream& out;
   std::ostream& err;
+  std::istream& in = std::cin;
 };
 
 // One row of the program: the table's entry and the code behind it.
@@ -29,6 +31,8 @@ Command convert_command();
 Command init_command();
 Command presets_command();
 Command generate_command();
+Command tokenize_command();
+Command tokenizer_train_command();
 
 // All of them, in the order of `caravan --help`.
 std::vector<Command> commands();

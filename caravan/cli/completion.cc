@@ -3,6 +3,9 @@
 #include <fmt/core.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+#include <utility>
+
 #include "caravan/base/error.h"
 
 namespace caravan::cli {
@@ -43,13 +46,45 @@ std::vector<OptionSpec> positional_options(const CommandSpec& command) {
   return positional;
 }
 
-// Command names, joined by `separator`.
-std::string command_names(const Program& program, const char* separator) {
-  std::string names;
+// The first word of a command's name, and the second or "".
+std::pair<std::string, std::string> words_of(const CommandSpec& command) {
+  const std::size_t space = command.name.find(' ');
+  return space == std::string::npos ? std::pair(command.name, std::string())
+                                    : std::pair(command.name.substr(0, space), command.name.substr(space + 1));
+}
+
+// The words that begin commands, in order, each with the commands of two words below it.
+struct FirstWord {
+  std::string word;
+  std::vector<const CommandSpec*> commands;  // one of this name, or those of two words
+  bool group = false;
+};
+
+std::vector<FirstWord> first_words(const Program& program) {
+  std::vector<FirstWord> words;
   for (const CommandSpec& command : program.commands) {
-    names += (names.empty() ? "" : separator) + command.name;
+    const auto [first, second] = words_of(command);
+    const auto same = std::find_if(words.begin(), words.end(), [&](const auto& one) { return one.word == first; });
+    FirstWord& entry = same == words.end() ? words.emplace_back(FirstWord{first, {}, !second.empty()}) : *same;
+    entry.commands.push_back(&command);
   }
-  return names;
+  return words;
+}
+
+std::string first_word_list(const Program& program) {
+  std::string list;
+  for (const FirstWord& one : first_words(program)) {
+    list += (list.empty() ? "" : " ") + one.word;
+  }
+  return list;
+}
+
+std::string second_word_list(const FirstWord& group) {
+  std::string list;
+  for (const CommandSpec* command : group.commands) {
+    list += (list.empty() ? "" : " ") + words_of(*command).second;
+  }
+  return list;
 }
 
 // --- bash
@@ -83,7 +118,7 @@ std::string bash_value_cases(const std::string& command, const std::vector<Optio
   std::string text;
   for (const OptionSpec& spec : options) {
     if (needs_value(spec)) {
-      text += fmt::format("    {}{}) {}; return ;;\n", command, spec.name, bash_values(spec));
+      text += fmt::format("    {}) {}; return ;;\n", quoted(command + spec.name), bash_values(spec));
     }
   }
   return text;
@@ -107,6 +142,7 @@ _@NAME@_list() {
 }
 _@NAME@() {
   local current=${COMP_WORDS[COMP_CWORD]} command="" due="" count=0 only_arguments="" i word
+  local groups="@GROUPS@"
   COMPREPLY=()
   for ((i = 1; i < COMP_CWORD; ++i)); do
     word=${COMP_WORDS[i]}
@@ -119,6 +155,8 @@ _@NAME@() {
       esac
     elif [[ -z $command ]]; then
       command=$word
+    elif [[ " $groups " == *" $command "* ]]; then
+      command="$command $word"
     else
       ((++count))
     fi
@@ -147,7 +185,7 @@ std::string bash_script(const Program& program) {
   const auto add_valued = [&](const std::string& command, const std::vector<OptionSpec>& specs) {
     for (const OptionSpec& spec : specs) {
       if (needs_value(spec)) {
-        valued += fmt::format("        {}{}) due=$word ;;\n", command, spec.name);
+        valued += fmt::format("        {}) due=$word ;;\n", quoted(command + spec.name));
       }
     }
     values += bash_value_cases(command, specs);
@@ -158,11 +196,20 @@ std::string bash_script(const Program& program) {
   }
   for (const CommandSpec& command : program.commands) {
     add_valued(command.name, named_options(program, command));
-    options +=
-        fmt::format("      {}) _@NAME@_words {} ;;\n", command.name, quoted(bash_option_names(program, command)));
+    options += fmt::format("      {}) _@NAME@_words {} ;;\n", quoted(command.name),
+                           quoted(bash_option_names(program, command)));
     int place = 0;
     for (const OptionSpec& spec : positional_options(command)) {
-      arguments += fmt::format("    '{} {}') {} ;;\n", command.name, place++, bash_values(spec));
+      const std::string which =
+          spec.variadic ? fmt::format("'{} '*", command.name) : fmt::format("'{} {}'", command.name, place++);
+      arguments += fmt::format("    {}) {} ;;\n", which, bash_values(spec));
+    }
+  }
+  std::string groups;
+  for (const FirstWord& one : first_words(program)) {
+    if (one.group) {
+      groups += (groups.empty() ? "" : " ") + one.word;
+      arguments += fmt::format("    '{} 0') _@NAME@_words {} ;;\n", one.word, quoted(second_word_list(one)));
     }
   }
   std::string text = kBashTop;
@@ -170,7 +217,8 @@ std::string bash_script(const Program& program) {
   text = replace_all(text, "@VALUES@", values);
   text = replace_all(text, "@OPTIONS@", options);
   text = replace_all(text, "@ARGUMENTS@", arguments);
-  text = replace_all(text, "@COMMANDS@", command_names(program, " "));
+  text = replace_all(text, "@GROUPS@", groups);
+  text = replace_all(text, "@COMMANDS@", first_word_list(program));
   text = replace_all(text, "@TOP@", top + "--version --help");
   return replace_all(text, "@NAME@", program.name);
 }
@@ -212,14 +260,43 @@ std::string zsh_option(const OptionSpec& spec) {
       fmt::format("{}{}[{}]{}", spec.name, flag ? "" : "=", zsh_escaped(spec.help), flag ? "" : zsh_action(spec)));
 }
 
+// The _arguments call of one command, indented.
+std::string zsh_arguments(const Program& program, const CommandSpec& command, const std::string& indent) {
+  std::string text = indent + "_arguments \\\n";
+  for (const OptionSpec& spec : named_options(program, command)) {
+    text += fmt::format("{}  {} \\\n", indent, zsh_option(spec));
+  }
+  int place = 1;
+  for (const OptionSpec& spec : positional_options(command)) {
+    const std::string which = spec.variadic ? "*" : std::to_string(place++);
+    text += fmt::format("{}  {} \\\n", indent, quoted(which + zsh_action(spec)));
+  }
+  return text + fmt::format("{}  {}\n", indent, quoted("(- *)--help[print the help]"));
+}
+
+// The second word, and then the arguments of the command it makes.
+std::string zsh_group(const Program& program, const FirstWord& group) {
+  std::string text = "          if (( CURRENT == 2 )); then\n            local -a commands\n            commands=(";
+  for (const CommandSpec* command : group.commands) {
+    text += " " + quoted(zsh_escaped(words_of(*command).second) + ":" + zsh_escaped(command->summary));
+  }
+  text += " )\n            _describe -t commands command commands\n          else\n";
+  text += "            shift words\n            (( --CURRENT ))\n            case $words[1] in\n";
+  for (const CommandSpec* command : group.commands) {
+    text += fmt::format("              {})\n{}                ;;\n", words_of(*command).second,
+                        zsh_arguments(program, *command, std::string(16, ' ')));
+  }
+  return text + "            esac\n          fi\n";
+}
+
 std::string zsh_script(const Program& program) {
   const std::string help = quoted("(- *)--help[print the help]");
   std::string text =
       fmt::format("#compdef {0}\n# zsh completion of {0}; made by `{0} completion zsh`.\n", program.name);
   text += fmt::format("_{}() {{\n  local curcontext=$curcontext state line\n  typeset -A opt_args\n", program.name);
   text += "  local -a commands\n  commands=(\n";
-  for (const CommandSpec& command : program.commands) {
-    text += fmt::format("    {}\n", quoted(zsh_escaped(command.name) + ":" + zsh_escaped(command.summary)));
+  for (const FirstWord& one : first_words(program)) {
+    text += fmt::format("    {}\n", quoted(zsh_escaped(one.word) + ":" + zsh_escaped(one.commands[0]->summary)));
   }
   text += "  )\n  _arguments -C \\\n";
   for (const OptionSpec& spec : program.common_options) {
@@ -229,16 +306,10 @@ std::string zsh_script(const Program& program) {
   text += "    '1:command:->command' \\\n    '*::argument:->rest'\n";
   text +=
       "  case $state in\n    command) _describe -t commands command commands ;;\n    rest)\n      case $words[1] in\n";
-  for (const CommandSpec& command : program.commands) {
-    text += fmt::format("        {})\n          _arguments \\\n", command.name);
-    for (const OptionSpec& spec : named_options(program, command)) {
-      text += fmt::format("            {} \\\n", zsh_option(spec));
-    }
-    int place = 1;
-    for (const OptionSpec& spec : positional_options(command)) {
-      text += fmt::format("            {} \\\n", quoted(fmt::format("{}{}", place++, zsh_action(spec))));
-    }
-    text += fmt::format("            {}\n          ;;\n", help);
+  for (const FirstWord& one : first_words(program)) {
+    text += fmt::format("        {})\n", one.word);
+    text += one.group ? zsh_group(program, one) : zsh_arguments(program, *one.commands[0], std::string(10, ' '));
+    text += "          ;;\n";
   }
   text += "      esac\n      ;;\n  esac\n}\n";
   // Stored in $fpath the file's text is the function's body; sourced it has to register itself.
@@ -280,7 +351,7 @@ std::string fish_option(const Program& program, const OptionSpec& spec, const st
 
 std::string fish_script(const Program& program) {
   const std::string& name = program.name;
-  const std::string no_command = "not __fish_seen_subcommand_from " + command_names(program, " ");
+  const std::string no_command = "not __fish_seen_subcommand_from " + first_word_list(program);
   std::string text =
       fmt::format("# fish completion of {0}; made by `{0} completion fish`.\ncomplete -c {0} -f\n", name);
   text += fmt::format("complete -c {} -n {} -l version -d 'print the version'\n", name, fish_quoted(no_command));
@@ -288,10 +359,20 @@ std::string fish_script(const Program& program) {
   for (const OptionSpec& spec : program.common_options) {
     text += fish_option(program, spec, no_command);
   }
+  for (const FirstWord& one : first_words(program)) {
+    text += fmt::format("complete -c {} -n {} -a {} -d {}\n", name, fish_quoted(no_command), one.word,
+                        fish_quoted(one.commands[0]->summary));
+    const std::string open = fmt::format("__fish_seen_subcommand_from {}; and not __fish_seen_subcommand_from {}",
+                                         one.word, second_word_list(one));
+    for (const CommandSpec* command : one.group ? one.commands : std::vector<const CommandSpec*>{}) {
+      text += fmt::format("complete -c {} -n {} -a {} -d {}\n", name, fish_quoted(open), words_of(*command).second,
+                          fish_quoted(command->summary));
+    }
+  }
   for (const CommandSpec& command : program.commands) {
-    text += fmt::format("complete -c {} -n {} -a {} -d {}\n", name, fish_quoted(no_command), command.name,
-                        fish_quoted(command.summary));
-    const std::string seen = "__fish_seen_subcommand_from " + command.name;
+    const auto [first, second] = words_of(command);
+    const std::string seen =
+        "__fish_seen_subcommand_from " + first + (second.empty() ? "" : "; and __fish_seen_subcommand_from " + second);
     for (const OptionSpec& spec : named_options(program, command)) {
       text += fish_option(program, spec, seen);
     }

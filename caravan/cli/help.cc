@@ -105,7 +105,8 @@ std::string help_text(const Program& program, const CommandSpec& command) {
   std::string usage = fmt::format("usage: {} {}", program.name, command.name);
   for (const OptionSpec& spec : command.options) {
     if (spec.positional) {
-      usage.append(spec.required ? " " : " [").append(spec.name).append(spec.required ? "" : "]");
+      usage.append(spec.required ? " " : " [").append(spec.name).append(spec.variadic ? "..." : "");
+      usage.append(spec.required ? "" : "]");
     } else if (spec.required) {
       usage.append(" ").append(spec.name).append(" ").append(spec.value_name);
     }

@@ -124,20 +124,42 @@ std::string suggestion(const std::string& word, const std::vector<std::string>& 
                                suggestion(name, names), where));
 }
 
-const CommandSpec& find_command(const Program& program, const std::string& name) {
+bool is_help(const std::string& argument) {
+  return argument == "--help" || argument == "-h";
+}
+
+// A command and the number of words of its name.  Nothing: help was asked for a word that begins the names of several.
+struct Named {
+  const CommandSpec* command = nullptr;
+  std::size_t words = 0;
+};
+
+Named find_command(const Program& program, std::span<const std::string> arguments) {
   std::vector<std::string> names;
+  std::vector<std::string> second_words;
+  std::vector<const CommandSpec*> group;
   for (const CommandSpec& one : program.commands) {
-    if (one.name == name) {
-      return one;
+    const std::vector<std::string> words = split(one.name, ' ');
+    if (words.size() <= arguments.size() && std::equal(words.begin(), words.end(), arguments.begin())) {
+      return {&one, words.size()};
+    }
+    if (words.size() == 2 && words[0] == arguments[0]) {
+      group.push_back(&one);
+      second_words.push_back(words[1]);
     }
     names.push_back(one.name);
   }
-  throw InputError(fmt::format("unknown command \"{}\"{}; {} --help lists the commands", printable(name, 60),
-                               suggestion(name, names), program.name));
-}
-
-bool is_help(const std::string& argument) {
-  return argument == "--help" || argument == "-h";
+  if (group.empty()) {
+    throw InputError(fmt::format("unknown command \"{}\"{}; {} --help lists the commands", printable(arguments[0], 60),
+                                 suggestion(arguments[0], names), program.name));
+  }
+  if (arguments.size() > 1 && is_help(arguments[1])) {
+    return {group.size() == 1 ? group[0] : nullptr, 1};
+  }
+  const std::string found = arguments.size() > 1 ? fmt::format(", not \"{}\"", printable(arguments[1], 60)) : "";
+  throw InputError(fmt::format("{} is followed by {}{}{}; {} --help lists the commands", arguments[0],
+                               fmt::join(second_words, " or "), found,
+                               arguments.size() > 1 ? suggestion(arguments[1], second_words) : "", program.name));
 }
 
 [[noreturn]] void throw_missing_value(const CommandSpec* command, const OptionSpec& spec) {
@@ -246,9 +268,9 @@ void check_values_present(const CommandSpec& command, std::span<const OptionSpec
 }
 
 // CLI11 takes the line apart; kinds, requirements and sentences are ours.
-std::map<std::string, std::string> read_options(const Program& program, const CommandSpec& command,
-                                                const std::vector<OptionSpec>& options,
-                                                const std::vector<std::string>& arguments) {
+std::map<std::string, std::vector<std::string>> read_options(const Program& program, const CommandSpec& command,
+                                                             const std::vector<OptionSpec>& options,
+                                                             const std::vector<std::string>& arguments) {
   CLI::App app;
   app.set_help_flag();
   app.allow_extras();
@@ -261,7 +283,7 @@ std::map<std::string, std::string> read_options(const Program& program, const Co
       handles.push_back(app.add_option(spec.positional ? fmt::format("argument{}", i) : spec.name));
     }
     handles.back()->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-    handles.back()->allow_extra_args(false);
+    handles.back()->allow_extra_args(spec.variadic);
   }
   try {
     std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());  // as CLI11 wants them
@@ -282,17 +304,17 @@ std::map<std::string, std::string> read_options(const Program& program, const Co
                                    printable(extra, 60), program.name, command.name));
     }
   }
-  std::map<std::string, std::string> given;
+  std::map<std::string, std::vector<std::string>> given;
   for (std::size_t i = 0; i < options.size(); ++i) {
     const std::vector<std::string>& results = handles[i]->results();
     if (results.empty()) {
       continue;
     }
-    if (results.size() > 1 && options[i].kind != OptionKind::kFlag) {
+    if (results.size() > 1 && options[i].kind != OptionKind::kFlag && !options[i].variadic) {
       throw InputError(
           fmt::format("{}: option {} is given {} times; give it once", command.name, options[i].name, results.size()));
     }
-    given[options[i].name] = results[0];
+    given[options[i].name] = options[i].variadic ? results : std::vector<std::string>{results[0]};
   }
   return given;
 }
@@ -303,7 +325,8 @@ bool needs_value(const OptionSpec& spec) {
   return spec.kind != OptionKind::kFlag && spec.kind != OptionKind::kSwitch;
 }
 
-ParsedOptions::ParsedOptions(std::map<std::string, OptionSpec> specs, std::map<std::string, std::string> given)
+ParsedOptions::ParsedOptions(std::map<std::string, OptionSpec> specs,
+                             std::map<std::string, std::vector<std::string>> given)
     : specs_(std::move(specs)), given_(std::move(given)) {}
 
 bool ParsedOptions::has(const std::string& name) const {
@@ -314,7 +337,7 @@ bool ParsedOptions::has(const std::string& name) const {
 std::string ParsedOptions::text(const std::string& name) const {
   const OptionSpec& spec = specs_.at(name);
   const auto found = given_.find(name);
-  return found == given_.end() ? spec.default_value : found->second;
+  return found == given_.end() ? spec.default_value : found->second.front();
 }
 
 std::optional<std::int64_t> ParsedOptions::integer(const std::string& name) const {
@@ -330,6 +353,12 @@ std::vector<std::string> ParsedOptions::list(const std::string& name) const {
   return value.empty() ? std::vector<std::string>{} : split(value, ',');
 }
 
+std::vector<std::string> ParsedOptions::values(const std::string& name) const {
+  specs_.at(name);
+  const auto found = given_.find(name);
+  return found == given_.end() ? std::vector<std::string>{} : found->second;
+}
+
 Invocation parse(const Program& program, std::span<const std::string> arguments) {
   Leading leading = read_leading(program, arguments);
   if (leading.action || arguments.empty()) {
@@ -338,10 +367,15 @@ Invocation parse(const Program& program, std::span<const std::string> arguments)
   if (leading.consumed == arguments.size()) {
     throw InputError(fmt::format("no command is given; {} --help lists the commands", program.name));
   }
-  const CommandSpec& command = find_command(program, arguments[leading.consumed]);
+  const Named named = find_command(program, arguments.subspan(leading.consumed));
+  if (named.command == nullptr) {
+    return {.action = Invocation::Action::kHelp, .command = nullptr, .options = {}};
+  }
+  const CommandSpec& command = *named.command;
   const std::vector<OptionSpec> options = options_of(program, command);
   std::vector<std::string> own = std::move(leading.handed_on);
-  own.insert(own.end(), arguments.begin() + static_cast<std::ptrdiff_t>(leading.consumed) + 1, arguments.end());
+  own.insert(own.end(), arguments.begin() + static_cast<std::ptrdiff_t>(leading.consumed + named.words),
+             arguments.end());
   for (const std::string& argument : own) {
     if (argument == "--") {
       break;
@@ -352,7 +386,7 @@ Invocation parse(const Program& program, std::span<const std::string> arguments)
   }
   own = spell_out_switches(options, own);
   check_values_present(command, options, own);
-  const std::map<std::string, std::string> given = read_options(program, command, options, own);
+  const std::map<std::string, std::vector<std::string>> given = read_options(program, command, options, own);
   std::map<std::string, OptionSpec> specs;
   for (const OptionSpec& spec : options) {
     const auto found = given.find(spec.name);
@@ -361,10 +395,10 @@ Invocation parse(const Program& program, std::span<const std::string> arguments)
                                    spec.positional ? "argument" : "option", spec.name,
                                    spec.value_name.empty() ? "" : " " + spec.value_name, program.name, command.name));
     }
-    if (found != given.end()) {
-      if (const auto expected = expectation_missed(spec, found->second)) {
-        throw InputError(fmt::format("{}: {} must be {}, not \"{}\"", command.name, spec.name, *expected,
-                                     printable(found->second, 60)));
+    for (const std::string& value : found == given.end() ? std::vector<std::string>{} : found->second) {
+      if (const auto expected = expectation_missed(spec, value)) {
+        throw InputError(
+            fmt::format("{}: {} must be {}, not \"{}\"", command.name, spec.name, *expected, printable(value, 60)));
       }
     }
     specs[spec.name] = spec;

@@ -38,6 +38,7 @@ struct OptionSpec {
   std::vector<std::string> choices = {};
   bool required = false;
   bool positional = false;
+  bool variadic = false;  // the last positional argument: any number of them, at least one when required
   std::int64_t minimum = std::numeric_limits<std::int64_t>::min();  // of kInteger
   std::int64_t maximum = std::numeric_limits<std::int64_t>::max();
   std::string group = {};  // the heading that help shows it under; empty: "options"
@@ -47,7 +48,7 @@ struct OptionSpec {
 bool needs_value(const OptionSpec& spec);
 
 struct CommandSpec {
-  std::string name;                        // "dump"
+  std::string name;                        // "dump"; or of two words, "tokenizer train"
   std::string summary;                     // one phrase, for the list of commands
   std::string description;                 // a paragraph; help wraps it
   std::vector<OptionSpec> options;         // positional arguments in their order
@@ -67,7 +68,7 @@ struct Program {
 class ParsedOptions {
  public:
   ParsedOptions() = default;
-  ParsedOptions(std::map<std::string, OptionSpec> specs, std::map<std::string, std::string> given);
+  ParsedOptions(std::map<std::string, OptionSpec> specs, std::map<std::string, std::vector<std::string>> given);
 
   // Whether the user gave it; for a flag, its value.
   bool has(const std::string& name) const;
@@ -79,6 +80,8 @@ class ParsedOptions {
   std::optional<double> number(const std::string& name) const;
   // The words of a kChoiceList, in the user's order.
   std::vector<std::string> list(const std::string& name) const;
+  // What a variadic argument was given, in the user's order.
+  std::vector<std::string> values(const std::string& name) const;
 
   // The command line that was read, as a shell takes it: what to type to run the same again.
   const std::string& command_line() const { return command_line_; }
@@ -87,7 +90,7 @@ class ParsedOptions {
  private:
   std::string command_line_;
   std::map<std::string, OptionSpec> specs_;
-  std::map<std::string, std::string> given_;
+  std::map<std::string, std::vector<std::string>> given_;  // one value each but for variadic arguments
 };
 
 // What one command line asks for.

@@ -328,7 +328,8 @@ class Reader {
     }
     AddedTokenFinder& finder = token.normalized ? table_.normalized_added : table_.raw_added;
     require(finder.add(key, token), shown + " reads like another one once it is normalised");
-    if (token.special) {
+    // tokenizers asks whether the text that an id decodes to is a special token's.
+    if (token.special && key == token.content) {
       table_.special.insert(token.id);
     }
   }

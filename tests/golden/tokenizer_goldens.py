@@ -129,11 +129,12 @@ def template(single, tokens):
 
 
 def added(base, extra, **common):
-    """added_tokens of a trained file and more behind its vocabulary."""
-    size = len(base["model"]["vocab"])
+    """added_tokens of a trained file and more, numbered as tokenizers does it: behind the vocabulary if not in it."""
+    vocab = base["model"]["vocab"]
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
-    new = [{"id": size + i, **flags, **one, **common} for i, one in enumerate(extra)]
-    return base["added_tokens"] + new
+    fresh = [one["content"] for one in extra if one["content"] not in vocab]
+    ids = vocab | {content: len(vocab) + i for i, content in enumerate(fresh)}
+    return base["added_tokens"] + [{"id": ids[one["content"]], **flags, **one, **common} for one in extra]
 
 
 def train(pattern):

@@ -61,10 +61,14 @@ INSTANTIATE_TEST_SUITE_P(All, GoldenTokenizer, ::testing::ValuesIn(golden("expec
                          [](const auto& info) { return info.param.at("name").template get<std::string>(); });
 
 TEST(GoldenTrainer, LearnsTheReferencesVocabularyAndMerges) {
-  for (const auto& [name, pattern] :
-       {std::pair<const char*, SplitPattern>{"gpt2.json", SplitPattern::kGpt2}, {"llama3.json", SplitPattern::kLlama3}}) {
+  for (const auto& [name, pattern] : {std::pair<const char*, SplitPattern>{"gpt2.json", SplitPattern::kGpt2},
+                                      {"llama3.json", SplitPattern::kLlama3}}) {
     for (const int threads : {1, 3}) {
-      BpeTrainer trainer({.vocab_size = 640, .min_frequency = 2, .pattern = pattern, .threads = threads});
+      TrainOptions options;
+      options.vocab_size = 640;
+      options.pattern = pattern;
+      options.threads = threads;
+      BpeTrainer trainer(options);
       trainer.add(test::read_file(kFolder + "training.txt"));
       trainer.add(test::read_file(kFolder + "training.txt"));
       const TrainedTokenizer trained = trainer.train();

@@ -1,0 +1,240 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <iterator>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "caravan/base/error.h"
+#include "caravan/base/file.h"
+#include "caravan/base/json.h"
+#include "caravan/base/text.h"
+#include "caravan/base/threads.h"
+#include "caravan/cli/commands.h"
+#include "caravan/cli/shared_options.h"
+#include "caravan/tokenizer/bpe_trainer.h"
+#include "caravan/tokenizer/tokenizer.h"
+
+namespace caravan::cli {
+
+namespace {
+
+using tokenizer::BpeTrainer;
+using tokenizer::EncodeOptions;
+using tokenizer::SplitPattern;
+using tokenizer::Tokenizer;
+
+using Ids = std::vector<std::int32_t>;
+
+Json utf8_json(std::string_view text, const std::string& source) {
+  return parse_json(text, source, {.max_bytes = std::int64_t{1} << 30, .max_depth = 4, .max_values = 500'000'000});
+}
+
+Ids ids_of(const Json& json, const std::string& source) {
+  const auto is_id = [](const Json& one) {
+    return one.is_number_integer() && one <= std::numeric_limits<std::int32_t>::max() &&
+           one >= std::numeric_limits<std::int32_t>::min();
+  };
+  if (!json.is_array() || !std::all_of(json.begin(), json.end(), is_id)) {
+    throw InputError(fmt::format("{}: expected a JSON list of ids, as [1, 2, 3]", source));
+  }
+  return json.get<Ids>();
+}
+
+// One line of --jsonl, without its end.
+std::string convert_line(const Tokenizer& tokenizer, const EncodeOptions& how, bool decode, const std::string& line,
+                         const std::string& source) {
+  const Json json = utf8_json(line, source);
+  if (decode) {
+    return Json(tokenizer.decode(ids_of(json, source))).dump();
+  }
+  if (!json.is_string()) {
+    throw InputError(fmt::format("{}: expected a JSON string", source));
+  }
+  return Json(tokenizer.encode(json.get<std::string>(), how)).dump();
+}
+
+void convert_lines(const Tokenizer& tokenizer, const EncodeOptions& how, bool decode, Streams streams) {
+  std::string line;
+  for (std::int64_t number = 1; std::getline(streams.in, line); ++number) {
+    const std::string source = fmt::format("standard input, line {}", grouped(number));
+    try {
+      streams.out << convert_line(tokenizer, how, decode, line, source) << "\n";
+    } catch (const InputError& error) {
+      const std::string what = error.what();
+      throw InputError(what.starts_with(source) ? what : source + ": " + what);
+    }
+  }
+}
+
+int run_tokenize(const ParsedOptions& options, Streams streams) {
+  const Tokenizer tokenizer = Tokenizer::load(options.path("--tokenizer"));
+  const EncodeOptions how = {.add_special = !options.has("--no-add-special"), .plain = options.has("--plain")};
+  const bool decode = options.has("--decode");
+  if (options.has("--jsonl")) {
+    convert_lines(tokenizer, how, decode, streams);
+  } else {
+    const std::string input{std::istreambuf_iterator<char>(streams.in), std::istreambuf_iterator<char>()};
+    if (decode) {
+      streams.out << tokenizer.decode(ids_of(utf8_json(input, "standard input"), "standard input"));
+    } else {
+      streams.out << Json(tokenizer.encode(input, how)).dump() << "\n";
+    }
+  }
+  if (streams.in.bad()) {
+    throw FileError("standard input cannot be read");
+  }
+  return 0;
+}
+
+// The files themselves and every regular file below the directories, sorted.
+std::vector<std::filesystem::path> text_files(const std::vector<std::string>& paths) {
+  namespace fs = std::filesystem;
+  std::vector<fs::path> files;
+  for (const fs::path path : paths) {
+    std::error_code error;
+    if (!fs::is_directory(path, error)) {
+      files.push_back(path);
+      continue;
+    }
+    std::vector<fs::path> below;
+    fs::recursive_directory_iterator entry(path, error);
+    for (const fs::recursive_directory_iterator end; !error && entry != end; entry.increment(error)) {
+      if (entry->is_regular_file(error) && !error) {
+        below.push_back(entry->path());
+      }
+    }
+    if (error) {
+      throw FileError(fmt::format("{}: the directory cannot be read: {}", path.string(), error.message()));
+    }
+    std::sort(below.begin(), below.end());
+    files.insert(files.end(), below.begin(), below.end());
+  }
+  return files;
+}
+
+// Counts the words of every file; the bytes of them all.
+std::int64_t read_files(const std::vector<std::filesystem::path>& files, BpeTrainer& trainer) {
+  std::int64_t bytes = 0;
+  for (const std::filesystem::path& path : files) {
+    const MappedFile file = MappedFile::open(path);
+    const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+    try {
+      trainer.add(text);
+    } catch (const InputError& error) {
+      throw InputError(fmt::format("{}: {}", path.string(), error.what()));
+    }
+    bytes += static_cast<std::int64_t>(text.size());
+  }
+  return bytes;
+}
+
+int run_tokenizer_train(const ParsedOptions& options, Streams streams) {
+  const std::filesystem::path output = options.path("--output");
+  tokenizer::TrainOptions how;
+  how.vocab_size = options.integer("--vocab-size").value();
+  how.min_frequency = options.integer("--min-frequency").value();
+  how.pattern = options.text("--pattern") == "gpt2" ? SplitPattern::kGpt2 : SplitPattern::kLlama3;
+  how.threads = static_cast<int>(options.integer("--threads").value_or(usable_cores()));
+  std::int64_t tenths = 0;
+  how.progress = [&](std::int64_t done, std::int64_t total) {
+    if (done * 10 / total > tenths) {
+      tenths = done * 10 / total;
+      streams.err << fmt::format("caravan: {} of {} entries\n", grouped(done), grouped(total)) << std::flush;
+    }
+  };
+  BpeTrainer trainer(how);
+  // Refuses a target that exists before the work, not after it.
+  AtomicDirectory directory(output, options.has("--replace"), 0);
+  const std::vector<std::filesystem::path> files = text_files(options.values("FILES"));
+  streams.err << fmt::format("caravan: counting the words of {} file{}\n", files.size(), files.size() == 1 ? "" : "s")
+              << std::flush;
+  const std::int64_t bytes = read_files(files, trainer);
+  const tokenizer::TrainedTokenizer trained = trainer.train();
+  write_text_file(directory.path() / "tokenizer.json", trained.tokenizer_json);
+  write_text_file(directory.path() / "tokenizer_config.json", trained.tokenizer_config_json);
+  directory.commit();
+  streams.out << fmt::format("{}: {} entries learned from {} of text\n", output.string(), grouped(trained.vocab_size),
+                             human_bytes(bytes));
+  if (trained.vocab_size < how.vocab_size) {
+    streams.out << fmt::format("the text has no more pairs that occur {} times; more text gives more entries\n",
+                               how.min_frequency);
+  }
+  streams.out << fmt::format("next: caravan tokenize --tokenizer {} < FILE\n", output.string());
+  return 0;
+}
+
+OptionSpec flag(const char* name, const char* help) {
+  return {.name = name, .value_name = "", .kind = OptionKind::kFlag, .help = help};
+}
+
+}  // namespace
+
+Command tokenize_command() {
+  CommandSpec spec;
+  spec.name = "tokenize";
+  spec.summary = "turn text into token ids and back";
+  spec.description =
+      "Reads text from standard input and prints the list of its ids as JSON. Ids are those of Hugging Face's "
+      "tokenizers for the same tokenizer.json.";
+  spec.options = {{.name = "--tokenizer",
+                   .value_name = "PATH",
+                   .kind = OptionKind::kFile,
+                   .help = "a tokenizer.json, or a directory that holds one",
+                   .required = true},
+                  flag("--no-add-special", "no BOS, no EOS: the ids of the text alone"),
+                  flag("--plain", "special tokens written in the text are ordinary text"),
+                  flag("--jsonl", "a JSON string a line in, a list of ids a line out"),
+                  flag("--decode", "the other way: ids in, text out, as it is and without a newline added")};
+  spec.examples = {"caravan tokenize --tokenizer DIR < play.txt",
+                   "echo '[72, 105]' | caravan tokenize --tokenizer DIR/tokenizer.json --decode"};
+  return {spec, run_tokenize};
+}
+
+Command tokenizer_train_command() {
+  CommandSpec spec;
+  spec.name = "tokenizer train";
+  spec.summary = "learn a byte-level BPE vocabulary from text";
+  spec.description =
+      "Writes tokenizer.json and tokenizer_config.json, which transformers and tokenizers load. Any text can be "
+      "written "
+      "in the vocabulary: it begins with <|begin_of_text|>, <|end_of_text|> and the 256 bytes.";
+  spec.options = {{.name = "FILES",
+                   .value_name = "",
+                   .kind = OptionKind::kFile,
+                   .help = "text files in UTF-8, or directories: every file below them is read",
+                   .required = true,
+                   .positional = true,
+                   .variadic = true},
+                  {.name = "--vocab-size",
+                   .value_name = "N",
+                   .kind = OptionKind::kInteger,
+                   .help = "entries of the vocabulary",
+                   .required = true,
+                   .minimum = 1},
+                  {.name = "--output",
+                   .value_name = "DIR",
+                   .kind = OptionKind::kDirectory,
+                   .help = "the directory to make",
+                   .required = true},
+                  {.name = "--pattern",
+                   .value_name = "NAME",
+                   .kind = OptionKind::kChoice,
+                   .help = "how text is cut into words before bytes are merged",
+                   .default_value = "llama3",
+                   .choices = {"llama3", "gpt2"}},
+                  {.name = "--min-frequency",
+                   .value_name = "N",
+                   .kind = OptionKind::kInteger,
+                   .help = "a pair that occurs less often is not merged",
+                   .default_value = "2",
+                   .minimum = 1},
+                  flag("--replace", "replace DIR if it exists")};
+  spec.examples = {"caravan tokenizer train texts/ --vocab-size 4096 --output tokenizer"};
+  return {spec, run_tokenizer_train};
+}
+
+}  // namespace caravan::cli
