@@ -3,8 +3,8 @@
 // Every kind of data set becomes documents in token shards before the first step.  So a damaged line is found before
 // anything is trained, the number of rows is known, and any row can be made without reading the ones before it.
 //
-// A token shard is a safetensors file: "tokens" [n] i32, "documents" [d + 1] i64 (offsets into tokens, from 0 to n), and
-// metadata "caravan.shard" = "1", "caravan.vocab_size", "caravan.tokenizer" (the fingerprint; empty for bare ids).
+// A token shard is a safetensors file: "tokens" [n] i32, "documents" [d + 1] i64 (offsets into tokens, from 0 to n),
+// and metadata "caravan.shard" = "1", "caravan.vocab_size", "caravan.tokenizer" (the fingerprint; empty for bare ids).
 #pragma once
 
 #include <cstdint>
@@ -35,7 +35,8 @@ Recognised recognise(const std::filesystem::path& path);
 // Documents of ids in mapped memory.  Copies share the mapping.
 class Documents {
  public:
-  // Opens shards in this order.  Throws FileError, FormatError (a damaged shard), InputError (shards of two tokenizers).
+  // Opens shards in this order.  Throws FileError, FormatError (a damaged shard), InputError (shards of two
+  // tokenizers).
   static Documents open(const std::vector<std::filesystem::path>& shards);
   // From memory, for tests and small sets.
   static Documents of(const std::vector<std::vector<std::int32_t>>& documents);
@@ -53,6 +54,7 @@ class Documents {
 
  private:
   struct State;
+  Documents() = default;
   std::shared_ptr<const State> state_;
 };
 
@@ -67,8 +69,8 @@ struct PrepareOptions {
 
 // The documents of a data set.  Text and JSONL are tokenised into shards below `cache` the first time and mapped from
 // there later, as long as the files (path, size, time), the tokenizer and the kind are the same.
-// Text: one document a file, encode_document().  JSONL: one a line; a string "text" is encoded, a list "ids" is taken as
-// it stands, without BOS or EOS; empty lines are passed over; other fields are ignored.
+// Text: one document a file, encode_document().  JSONL: one a line; a string "text" is encoded, a list "ids" is taken
+// as it stands, without BOS or EOS; empty lines are passed over; other fields are ignored.
 // Throws InputError: no tokenizer for text, a byte that is not UTF-8 (file, offset), no documents at all, an id outside
 // the vocabulary (file, line); FormatError: a damaged gz, zst or JSON line (file, line); FileError.
 Documents prepare(const std::filesystem::path& dataset, const PrepareOptions& options);
