@@ -3,310 +3,239 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <numeric>
+#include <cmath>
+#include <mutex>
 #include <optional>
 #include <utility>
 
 #include "caravan/base/error.h"
-#include "caravan/base/philox.h"
 #include "caravan/base/text.h"
+#include "caravan/data/row_cutter.h"
 
 namespace caravan::data {
-
 namespace {
 
-// The documents of one set that hold ids, in the order of one epoch.
-std::vector<std::int64_t> epoch_order(const Documents& documents, bool shuffle, std::uint64_t seed, std::int64_t epoch,
-                                      std::size_t set) {
-  std::vector<std::int64_t> order;
-  for (std::int64_t i = 0; i < documents.size(); ++i) {
-    if (!documents[i].empty()) {
-      order.push_back(i);
+// Every so many rows of the epoch at hand its place is kept, so that any row is a short walk away.
+constexpr std::int64_t kStride = 64;
+
+void check_options(const std::vector<Documents>& sets, const RowOptions& options) {
+  if (options.seq_len < 1 || options.epochs < 0) {
+    throw ConfigError(
+        fmt::format("rows of {} tokens for {} epochs are impossible; training.seq_len must be above 0 "
+                    "and the epochs not below 0 (0: without end)",
+                    options.seq_len, options.epochs));
+  }
+  if (sets.empty()) {
+    throw InputError("there is no data set; name one as training.dataset_path");
+  }
+  if (options.weights.empty()) {
+    return;
+  }
+  if (options.weights.size() != sets.size()) {
+    throw ConfigError(
+        fmt::format("{} weights were given for {} data sets; give one for each", options.weights.size(), sets.size()));
+  }
+  for (const double weight : options.weights) {
+    if (!(weight > 0.0) || !std::isfinite(weight)) {
+      throw ConfigError(fmt::format("a data set cannot have the weight {}; give a number above 0", weight));
     }
   }
-  if (shuffle) {
-    const RandomStream stream(seed, fmt::format("order of set {} in epoch {}", set, epoch));
-    for (std::size_t i = order.size(); i > 1; --i) {
-      const auto other = static_cast<std::size_t>(stream.uniform(i) * static_cast<double>(i));
-      std::swap(order[i - 1], order[other]);
-    }
+  if (options.epochs > 0) {
+    throw ConfigError(
+        fmt::format("weights mix the data sets without end, so that {} epochs of them mean nothing; give "
+                    "the number of steps instead, or leave the weights out",
+                    options.epochs));
   }
-  return order;
 }
 
-// A row that is being filled.
-class RowBuilder {
- public:
-  explicit RowBuilder(std::int64_t seq_len) : seq_len_(seq_len) { clear(); }
-
-  std::int64_t room() const { return seq_len_ - filled_; }
-
-  // A piece of a document becomes a sequence; its last id predicts nothing.
-  void add(std::span<const std::int32_t> piece) {
-    const auto at = static_cast<std::size_t>(filled_);
-    std::copy(piece.begin(), piece.end(), row_.ids.begin() + static_cast<std::ptrdiff_t>(at));
-    std::copy(piece.begin() + 1, piece.end(), row_.targets.begin() + static_cast<std::ptrdiff_t>(at));
-    row_.lengths.push_back(static_cast<std::int64_t>(piece.size()));
-    filled_ += static_cast<std::int64_t>(piece.size());
-  }
-
-  Row take() {
-    Row result = std::move(row_);
-    clear();
-    return result;
-  }
-
- private:
-  void clear() {
-    row_ = {std::vector<std::int32_t>(static_cast<std::size_t>(seq_len_), -1),
-            std::vector<std::int32_t>(static_cast<std::size_t>(seq_len_), kIgnoredTarget),
-            {}};
-    filled_ = 0;
-  }
-
-  std::int64_t seq_len_;
-  std::int64_t filled_ = 0;
-  Row row_;
-};
-
-// How many ids of a document of `length`, of which `left` are left, go into a row with `room`: 0 opens the next row.
-std::int64_t piece_length(Packing packing, std::int64_t left, std::int64_t room, std::int64_t seq_len) {
-  const bool waits = packing == Packing::kWhole && left > room && room < seq_len;
-  return waits ? 0 : std::min(left, room);
-}
-
-// One epoch without weights: where every row begins.
-struct EpochIndex {
-  struct Start {
-    std::size_t place = 0;    // in order
-    std::int64_t offset = 0;  // into that document
-  };
-  std::int64_t epoch = -1;
-  std::vector<std::int64_t> order;
-  std::vector<Start> rows;
-};
-
-EpochIndex index_epoch(const Documents& documents, const RowOptions& options, std::int64_t epoch) {
-  EpochIndex index;
-  index.epoch = epoch;
-  index.order = epoch_order(documents, options.shuffle, options.seed, epoch, 0);
-  std::int64_t room = 0;
-  for (std::size_t place = 0; place < index.order.size(); ++place) {
-    const auto length = static_cast<std::int64_t>(documents[index.order[place]].size());
-    for (std::int64_t offset = 0; offset < length;) {
-      const std::int64_t piece = piece_length(options.packing, length - offset, room, options.seq_len);
-      if (piece == 0) {
-        index.rows.push_back({place, offset});
-        room = options.seq_len;
-        continue;
-      }
-      offset += piece;
-      room -= piece;
-    }
-  }
-  return index;
-}
-
-// The endless order of documents of a mixture: the next one is from the set that is furthest behind its share.
-class Mixture {
- public:
-  Mixture(const std::vector<Documents>& sets, const RowOptions& options) : sets_(sets), options_(options) {
-    states_.resize(sets.size());
-    for (std::size_t set = 0; set < sets.size(); ++set) {
-      states_[set].order = epoch_order(sets[set], options.shuffle, options.seed, 0, set);
-    }
-  }
-
-  std::span<const std::int32_t> next() {
-    std::size_t chosen = 0;
-    for (std::size_t set = 1; set < sets_.size(); ++set) {
-      if (given_share(set) < given_share(chosen)) {
-        chosen = set;
-      }
-    }
-    State& state = states_[chosen];
-    if (state.place == state.order.size()) {
-      state.order = epoch_order(sets_[chosen], options_.shuffle, options_.seed, ++state.epoch, chosen);
-      state.place = 0;
-    }
-    const std::span<const std::int32_t> document = sets_[chosen][state.order[state.place++]];
-    state.given += static_cast<double>(document.size());
-    return document;
-  }
-
- private:
-  struct State {
-    std::int64_t epoch = 0;
-    std::vector<std::int64_t> order;
-    std::size_t place = 0;
-    double given = 0.0;  // ids so far
-  };
-
-  double given_share(std::size_t set) const { return states_[set].given / options_.weights[set]; }
-
-  const std::vector<Documents>& sets_;
-  const RowOptions& options_;
-  std::vector<State> states_;
-};
-
-// A walk over a mixture, row by row.
-struct MixtureWalk {
-  Mixture mixture;
-  std::int64_t next_row = 0;
-  std::span<const std::int32_t> document = {};  // what is left of the current one
-
-  Row row(const RowOptions& options) {
-    RowBuilder builder(options.seq_len);
-    while (builder.room() > 0) {
-      if (document.empty()) {
-        document = mixture.next();
-      }
-      const std::int64_t piece =
-          piece_length(options.packing, static_cast<std::int64_t>(document.size()), builder.room(), options.seq_len);
-      if (piece == 0) {
-        break;
-      }
-      builder.add(document.first(static_cast<std::size_t>(piece)));
-      document = document.subspan(static_cast<std::size_t>(piece));
-    }
-    ++next_row;
-    return builder.take();
-  }
-};
-
-void require_a_row(std::int64_t tokens, std::int64_t seq_len) {
-  if (tokens < seq_len) {
-    throw InputError(fmt::format(
-        "the data set holds {} ids, less than one row of {}; give more text or lower training.seq_len to at most {}",
-        grouped(tokens), grouped(seq_len), grouped(std::max<std::int64_t>(1, tokens))));
+void require_a_row(const Documents& documents, std::int64_t seq_len, const std::string& what) {
+  if (documents.tokens() < seq_len) {
+    throw InputError(
+        fmt::format("{} {} tokens, less than one row of seq_len {}; give more text or a smaller "
+                    "training.seq_len",
+                    what, grouped(documents.tokens()), grouped(seq_len)));
   }
 }
 
 }  // namespace
 
 struct Rows::State {
-  std::vector<Documents> sets;
-  Documents all = Documents::of({});
+  std::vector<Documents> sets;  // one, unless there are weights
   RowOptions options;
-  std::vector<std::int64_t> ends;  // rows up to the end of each epoch that was looked at
-  EpochIndex index;                // of the epoch that was asked for last
-  std::optional<MixtureWalk> walk;
+  std::int64_t tokens = 0;
 
-  // Makes `index` that of `epoch`, and knows where it ends.
-  void look_at(std::int64_t epoch) {
-    if (index.epoch == epoch) {
+  // What follows is a cache: results do not depend on it.
+  std::mutex mutex;
+  // Without weights: the epoch at hand, places in it every kStride rows, and its rows.
+  std::int64_t epoch = -1;
+  std::optional<EpochOrder> order;
+  std::vector<EpochWalk> places;
+  std::int64_t epoch_rows = 0;
+  // First rows of the epochs that are known, where epochs differ in their number of rows.
+  std::vector<std::int64_t> first_row = {0};
+  // With weights: the walk stands before row mix_row.
+  std::optional<MixWalk> mix;
+  std::int64_t mix_row = 0;
+  // The walk of the last row() without weights, before row walk_row of the epoch at hand.
+  std::optional<EpochWalk> walk;
+  std::int64_t walk_row = 0;
+
+  bool mixed() const { return !options.weights.empty(); }
+  bool equal_epochs() const { return options.packing == Packing::kSplit || !options.shuffle; }
+
+  void load_epoch(std::int64_t wanted) {
+    if (epoch == wanted) {
       return;
     }
-    index = index_epoch(all, options, epoch);
-    if (static_cast<std::int64_t>(ends.size()) == epoch) {
-      ends.push_back((ends.empty() ? 0 : ends.back()) + static_cast<std::int64_t>(index.rows.size()));
+    const bool same_order = epoch >= 0 && !options.shuffle;
+    epoch = wanted;
+    walk.reset();
+    if (same_order) {
+      return;
+    }
+    order.emplace(sets[0].size(), options.shuffle, options.seed, 0, epoch);
+    places.clear();
+    epoch_rows = 0;
+    EpochWalk place{.documents = &sets[0], .order = &*order};
+    for (EpochWalk before = place; !cut_row(place, options.seq_len, options.packing).empty(); before = place) {
+      if (epoch_rows % kStride == 0) {
+        places.push_back(before);
+      }
+      ++epoch_rows;
     }
   }
 
-  // Every epoch has as many rows where nothing waits for the next row.
-  bool even() const { return options.packing == Packing::kSplit || !options.shuffle; }
+  std::int64_t rows_of_first_epoch() {
+    if (mixed()) {  // no epoch of all sets ends; as many rows as all tokens fill count as one
+      return (tokens + options.seq_len - 1) / options.seq_len;
+    }
+    if (first_row.size() == 1) {
+      load_epoch(0);
+      first_row.push_back(epoch_rows);
+    }
+    return first_row[1];
+  }
+
+  // The epoch of a row and its number in it.
+  std::pair<std::int64_t, std::int64_t> find(std::int64_t k) {
+    if (equal_epochs()) {
+      return {k / rows_of_first_epoch(), k % rows_of_first_epoch()};
+    }
+    while (first_row.back() <= k) {
+      load_epoch(static_cast<std::int64_t>(first_row.size()) - 1);
+      first_row.push_back(first_row.back() + epoch_rows);
+    }
+    const auto next = std::upper_bound(first_row.begin(), first_row.end(), k);
+    return {next - first_row.begin() - 1, k - *(next - 1)};
+  }
 
   std::int64_t epoch_of(std::int64_t k) {
-    if (even()) {
-      return k / ends.front();
-    }
-    while (ends.back() <= k && (options.epochs == 0 || static_cast<std::int64_t>(ends.size()) < options.epochs)) {
-      look_at(static_cast<std::int64_t>(ends.size()));
-    }
-    return std::upper_bound(ends.begin(), ends.end(), k) - ends.begin();
+    k = std::max<std::int64_t>(k, 0);
+    return mixed() ? k / rows_of_first_epoch() : find(k).first;
   }
 
-  std::int64_t epoch_begin(std::int64_t epoch) const {
-    return even() ? epoch * ends.front() : epoch == 0 ? 0 : ends[static_cast<std::size_t>(epoch - 1)];
+  std::vector<Piece> pieces_of_epochs(std::int64_t k) {
+    if (options.epochs > 0 && k >= total_rows()) {
+      return {};
+    }
+    const auto [wanted, number] = find(k);
+    load_epoch(wanted);
+    const std::int64_t kept = number / kStride * kStride;
+    if (!walk || walk_row > number || walk_row < kept) {
+      walk = places[static_cast<std::size_t>(kept / kStride)];
+      walk_row = kept;
+    }
+    for (; walk_row < number; ++walk_row) {
+      cut_row(*walk, options.seq_len, options.packing);
+    }
+    ++walk_row;
+    return cut_row(*walk, options.seq_len, options.packing);
   }
 
-  Row indexed_row(std::int64_t k) {
-    RowBuilder builder(options.seq_len);
-    const std::int64_t epoch = epoch_of(k);
-    if (options.epochs > 0 && epoch >= options.epochs) {
-      return builder.take();
+  std::vector<Piece> pieces_of_mix(std::int64_t k) {
+    if (!mix || mix_row > k) {
+      mix.emplace(sets, options);
+      mix_row = 0;
     }
-    look_at(epoch);
-    EpochIndex::Start at = index.rows[static_cast<std::size_t>(k - epoch_begin(epoch))];
-    while (at.place < index.order.size() && builder.room() > 0) {
-      const std::span<const std::int32_t> left =
-          all[index.order[at.place]].subspan(static_cast<std::size_t>(at.offset));
-      const std::int64_t piece =
-          piece_length(options.packing, static_cast<std::int64_t>(left.size()), builder.room(), options.seq_len);
-      if (piece == 0) {
-        break;
-      }
-      builder.add(left.first(static_cast<std::size_t>(piece)));
-      at = {at.place + 1, 0};
+    for (; mix_row < k; ++mix_row) {
+      cut_row(*mix, options.seq_len, options.packing);
     }
-    return builder.take();
+    ++mix_row;
+    return cut_row(*mix, options.seq_len, options.packing);
   }
 
-  Row mixed_row(std::int64_t k) {
-    if (!walk || walk->next_row > k) {
-      walk.emplace(MixtureWalk{Mixture(sets, options)});
+  std::int64_t total_rows() {
+    if (options.epochs == 0) {
+      return -1;
     }
-    Row row = walk->row(options);
-    while (walk->next_row <= k) {
-      row = walk->row(options);
+    if (equal_epochs()) {
+      return options.epochs * rows_of_first_epoch();
     }
-    return row;
+    while (static_cast<std::int64_t>(first_row.size()) <= options.epochs) {
+      find(first_row.back());
+    }
+    return first_row[static_cast<std::size_t>(options.epochs)];
   }
 };
 
 Rows::Rows(std::vector<Documents> sets, const RowOptions& options) : state_(std::make_unique<State>()) {
-  state_->sets = std::move(sets);
+  check_options(sets, options);
   state_->options = options;
-  if (options.seq_len < 1) {
-    throw ConfigError(fmt::format("training.seq_len {} is below 1", options.seq_len));
-  }
-  if (options.weights.empty()) {
-    state_->all = Documents::concatenate(state_->sets);
-    require_a_row(state_->all.tokens(), options.seq_len);
-    state_->look_at(0);
-    return;
-  }
-  if (options.weights.size() != state_->sets.size() || options.epochs > 0 ||
-      !std::ranges::all_of(options.weights, [](double weight) { return weight > 0.0 && weight < 1e300; })) {
-    throw ConfigError(fmt::format(
-        "{} data sets with {} weights{}: give each a weight above 0, and steps instead of epochs", state_->sets.size(),
-        options.weights.size(), options.epochs > 0 ? fmt::format(" and {} epochs", options.epochs) : ""));
-  }
-  for (const Documents& set : state_->sets) {
-    require_a_row(set.tokens(), options.seq_len);
+  const Documents all = Documents::concatenate(sets);  // throws for two tokenizers
+  state_->tokens = all.tokens();
+  if (state_->mixed()) {
+    for (std::size_t i = 0; i < sets.size(); ++i) {
+      require_a_row(sets[i], options.seq_len, fmt::format("data set {} of {} holds", i + 1, sets.size()));
+    }
+    state_->sets = std::move(sets);
+  } else {
+    require_a_row(all, options.seq_len,
+                  sets.size() == 1 ? "the data set holds" : fmt::format("the {} data sets hold", sets.size()));
+    state_->sets = {all};
   }
 }
 
 Rows::~Rows() = default;
 
 Row Rows::row(std::int64_t k) const {
-  return state_->options.weights.empty() ? state_->indexed_row(k) : state_->mixed_row(k);
+  if (k < 0) {
+    throw InputError(fmt::format("row {} was asked for; rows are counted from 0", k));
+  }
+  const std::lock_guard lock(state_->mutex);
+  const std::size_t seq_len = static_cast<std::size_t>(state_->options.seq_len);
+  Row row;
+  row.ids.reserve(seq_len);
+  row.targets.reserve(seq_len);
+  for (const Piece& piece : state_->mixed() ? state_->pieces_of_mix(k) : state_->pieces_of_epochs(k)) {
+    const auto ids = state_->sets[static_cast<std::size_t>(piece.set)][piece.document].subspan(
+        static_cast<std::size_t>(piece.begin), static_cast<std::size_t>(piece.length));
+    row.ids.insert(row.ids.end(), ids.begin(), ids.end());
+    row.targets.insert(row.targets.end(), ids.begin() + 1, ids.end());
+    row.targets.push_back(kIgnoredTarget);
+    row.lengths.push_back(piece.length);
+  }
+  row.ids.resize(seq_len, -1);
+  row.targets.resize(seq_len, kIgnoredTarget);
+  return row;
 }
 
 std::int64_t Rows::rows_per_epoch() const {
-  return state_->options.weights.empty() ? state_->ends.front()
-                                         : (tokens() + state_->options.seq_len - 1) / state_->options.seq_len;
+  const std::lock_guard lock(state_->mutex);
+  return state_->rows_of_first_epoch();
 }
 
 std::int64_t Rows::total_rows() const {
-  const std::int64_t epochs = state_->options.epochs;
-  if (epochs == 0) {
-    return -1;
-  }
-  if (state_->even()) {
-    return epochs * state_->ends.front();
-  }
-  state_->epoch_of(std::numeric_limits<std::int64_t>::max());
-  return state_->ends.back();
+  const std::lock_guard lock(state_->mutex);
+  return state_->total_rows();
 }
 
 std::int64_t Rows::tokens() const {
-  return std::accumulate(state_->sets.begin(), state_->sets.end(), std::int64_t{0},
-                         [](std::int64_t sum, const Documents& set) { return sum + set.tokens(); });
+  return state_->tokens;
 }
 
 std::int64_t Rows::epoch_of(std::int64_t k) const {
-  return state_->options.weights.empty() ? state_->epoch_of(k) : k / rows_per_epoch();
+  const std::lock_guard lock(state_->mutex);
+  return state_->epoch_of(k);
 }
 
 }  // namespace caravan::data
