@@ -1,7 +1,7 @@
 // Batches for one data rank, made ahead on a thread of their own.
 //
-// Row k goes to data rank k mod ranks.  The state is the number of the next row over all ranks, nothing else: a run saved
-// on 4 ranks goes on on 2.
+// Row k goes to data rank k mod ranks.  The state is the number of the next row over all ranks, nothing else: a run
+// saved on 4 ranks goes on on 2.
 #pragma once
 
 #include <cstdint>
@@ -25,17 +25,18 @@ struct LoaderOptions {
 struct StepBatch {
   std::vector<MicroBatch> micro_batches;
   std::int64_t next_row = 0;  // the state after it
-  std::int64_t epoch = 0;     // of its first row
+  std::int64_t epoch = 0;     // of the step's first row over all ranks
 };
 
 class Loader {
  public:
-  // `rows` must outlive it.
+  // `rows` must outlive it.  Throws ConfigError when the options contradict each other.
   Loader(const Rows& rows, const LoaderOptions& options);
   ~Loader();
   Loader(const Loader&) = delete;
 
-  // The next step's batch; what went wrong in the thread is thrown here.  After the last row: batches of padding.
+  // The next step's batch; what went wrong in the thread is thrown here, and at every call after.  After the
+  // last row: batches of padding.
   StepBatch next();
   // Seconds that calls of next() have waited so far.
   double waited_seconds() const;

@@ -39,15 +39,17 @@ struct Row {
 class Rows {
  public:
   // Throws InputError when a set holds less than one row (naming tokens and seq_len), ConfigError when weights do not
-  // match the sets, are not above 0, or stand together with epochs.
+  // match the sets, are not above 0, or stand together with epochs, or seq_len or epochs are impossible.
   Rows(std::vector<Documents> sets, const RowOptions& options);
   ~Rows();
   Rows(const Rows&) = delete;
 
-  // Row k.  Beyond the last epoch: all padding.  Rows asked for in ascending order are cheap; going back is allowed and
-  // may take longer.  Not for several threads at once.
+  // Row k.  Beyond the last epoch: all padding.  Rows asked for in ascending order are cheap.  Going back is cheap
+  // inside an epoch; to another one it costs a walk over the lengths of its documents, with weights over those of all
+  // rows before row k.  Several threads may ask at once; they wait for each other.
   Row row(std::int64_t k) const;
-  // Rows of one epoch without weights (every epoch has as many with kSplit; with kWhole the first one's).
+  // Rows of one epoch without weights (every epoch has as many with kSplit; with kWhole the first one's); with weights
+  // the rows that all tokens fill.
   std::int64_t rows_per_epoch() const;
   // Rows of all epochs, or -1 when they never end.
   std::int64_t total_rows() const;
