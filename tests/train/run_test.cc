@@ -62,7 +62,7 @@ void write_ids(const fs::path& path, std::int32_t vocabulary = 131) {
   for (int i = 0; i < 60; ++i) {
     Json ids = Json::array();
     for (int j = 0; j < 9 + (i * 5) % 23; ++j) {
-      ids.push_back((j * j + 7 * j + 11 * i) % vocabulary);
+      ids.push_back((3 * (j % 7) + i % 2) % vocabulary);
     }
     text += Json{{"ids", ids}}.dump() + "\n";
   }
