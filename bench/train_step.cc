@@ -31,7 +31,8 @@ std::vector<MicroBatch> batch_of(std::int64_t rows, std::int64_t seq_len, std::i
 
 int main(int argc, char** argv) {
   if (argc < 11) {
-    fmt::print(stderr, "train_step: HIDDEN LAYERS HEADS KV_HEADS INTERMEDIATE VOCAB SEQ_LEN ROWS STEPS f32|bf16 [tied]\n");
+    fmt::print(stderr,
+               "train_step: HIDDEN LAYERS HEADS KV_HEADS INTERMEDIATE VOCAB SEQ_LEN ROWS STEPS f32|bf16 [tied]\n");
     return 2;
   }
   model_io::HfConfig config;
@@ -54,7 +55,8 @@ int main(int argc, char** argv) {
   train::TrainerOptions options;
   train::Trainer trainer(ctx, model_io::create_model(ctx, config, dtype, 1, /*training=*/true), options, *ranks);
   const std::vector<MicroBatch> batches = batch_of(rows, seq_len, config.model.vocab_size);
-  const double peak = train::measured_product_peak(ctx, dtype);
+  train::PeakMeter meter(ctx, dtype);
+  meter.measure(0.25);
   trainer.step(batches);
   const auto begin = std::chrono::steady_clock::now();
   double loss = 0.0;
@@ -63,6 +65,7 @@ int main(int argc, char** argv) {
   }
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   const double rate = static_cast<double>(rows * seq_len * steps) / seconds;
+  const double peak = meter.measure(0.25);
   fmt::print("{:.0f} tokens/s, peak product {:.0f} GFLOP/s, share {:.1f} %, loss {:.3f}, memory {:.2f} GiB\n", rate,
              peak / 1e9, 100.0 * rate * train::flops_per_token(config.model, seq_len) / peak, loss,
              static_cast<double>(ctx.allocator->use().high_water) / (1 << 30));

@@ -8,33 +8,42 @@
 
 namespace caravan::train {
 
-double measured_product_peak(ops::Context& ctx, DType dtype) {
-  if (ctx.dry_run()) {
-    return 0.0;
-  }
-  constexpr std::int64_t kSide = 1024;
-  constexpr double kSeconds = 0.25;
-  constexpr int kLeast = 3;
+namespace {
+
+constexpr std::int64_t kSide = 1024;
+constexpr std::int64_t kCapacity = std::int64_t{1} << 26;
+
+ops::Context own_context(const ops::Context& like) {
+  ops::Context ctx = ops::make_context(
+      {.backend = like.backend, .dry_run = false, .threads = like.threads, .memory_capacity = kCapacity});
+  ctx.isa = like.isa;
+  return ctx;
+}
+
+}  // namespace
+
+PeakMeter::PeakMeter(const ops::Context& like, DType dtype)
+    : ctx_(own_context(like)),
+      x_(ctx_.allocate(dtype, {kSide, kSide})),
+      y_(ctx_.allocate(dtype, {kSide, kSide})),
+      weight_(ctx_.allocate(dtype, {kSide, kSide})) {
+  ops::zero(ctx_, x_);
+  ops::zero(ctx_, weight_.plain());
+  ops::linear(ctx_, y_, x_, weight_);  // packs the weight and makes the plan
+}
+
+double PeakMeter::measure(double seconds) {
   using Clock = std::chrono::steady_clock;
-  const Tensor x = ctx.allocate(dtype, {kSide, kSide}, Segment::kWorkspace);
-  const Tensor y = ctx.allocate(dtype, {kSide, kSide}, Segment::kWorkspace);
-  const ops::Weight weight(ctx.allocate(dtype, {kSide, kSide}, Segment::kWorkspace));
-  ops::zero(ctx, x);
-  ops::zero(ctx, weight.plain());
-  const auto run = [&] {
+  constexpr int kLeast = 3;
+  double spent = 0.0;
+  for (int i = 0; i < kLeast || spent < seconds; ++i) {
     const Clock::time_point begin = Clock::now();
-    ops::linear(ctx, y, x, weight);
-    return std::chrono::duration<double>(Clock::now() - begin).count();
-  };
-  run();  // packs the weight and makes the plan
-  double best = run();
-  double spent = best;
-  for (int i = 0; i < kLeast || spent < kSeconds; ++i) {
-    const double seconds = run();
-    best = std::min(best, seconds);
-    spent += seconds;
+    ops::linear(ctx_, y_, x_, weight_);
+    const double once = std::chrono::duration<double>(Clock::now() - begin).count();
+    spent += once;
+    best_ = std::max(best_, 2.0 * kSide * kSide * kSide / once);
   }
-  return 2.0 * kSide * kSide * kSide / best;
+  return best_;
 }
 
 }  // namespace caravan::train

@@ -6,26 +6,26 @@
 #include <array>
 
 #include "caravan/base/text.h"
+#include "caravan/generate/decoder.h"
 #include "caravan/train/trainer.h"
 
 namespace caravan::train {
 
 namespace {
 
-// Bytes of the cache that a sample of the run takes: keys and values of all layers for its longest prompt, which cannot
-// be longer than the model's length.
-std::int64_t sample_cache_bytes(const Config& config, const model::LlamaConfig& model, DType dtype) {
-  if (config.sampling.freq == 0 || config.sampling.prompts.empty()) {
-    return 0;
+// What sample_text() allocates: a prompt, then single tokens; the second of them meets what the first left.
+void walk_through_sample(ops::Context& ctx, const model::Llama& model, const std::vector<std::int32_t>& prompt,
+                         std::int64_t max_new_tokens) {
+  const std::int64_t room = nn::max_sequence_length(model.config().rope) - static_cast<std::int64_t>(prompt.size());
+  const std::int64_t new_tokens = std::min(max_new_tokens, room);
+  if (prompt.empty() || new_tokens < 1) {
+    return;
   }
-  std::size_t longest = 0;
-  for (const std::string& prompt : config.sampling.prompts) {
-    longest = std::max(longest, prompt.size());
+  generate::Decoder decoder(ctx, model, {static_cast<std::int64_t>(prompt.size()) + new_tokens - 1});
+  decoder.extend({prompt});
+  for (std::int64_t i = 1; i < std::min<std::int64_t>(3, new_tokens); ++i) {
+    decoder.extend({{0}});
   }
-  // A byte-level tokenizer makes at most one id of a byte.
-  const std::int64_t rows = std::min(static_cast<std::int64_t>(longest) + 2 + config.sampling.max_new_tokens,
-                                     nn::max_sequence_length(model.rope));
-  return 2 * rows * model.num_hidden_layers * model.num_key_value_heads * model.head_dim * size_of(dtype);
 }
 
 std::string line(const char* name, std::int64_t bytes) {
@@ -65,6 +65,16 @@ std::vector<Change> changes_to_try(const Config& config) {
 
 }  // namespace
 
+Prompts sample_prompts(const Config& config, const tokenizer::Tokenizer* tokenizer) {
+  Prompts result;
+  if (config.sampling.freq > 0 && tokenizer != nullptr) {
+    for (const std::string& prompt : config.sampling.prompts) {
+      result.push_back(tokenizer->encode(prompt));
+    }
+  }
+  return result;
+}
+
 std::vector<MicroBatch> full_batches(const Config& config, int ranks) {
   const std::int64_t rows = config.training.local_batch_size;
   const std::vector<std::int64_t> lengths(static_cast<std::size_t>(rows), config.training.seq_len);
@@ -75,7 +85,7 @@ std::vector<MicroBatch> full_batches(const Config& config, int ranks) {
 }
 
 MemoryPlan plan_memory(const Config& config, const model_io::HfConfig& architecture,
-                       const std::vector<MicroBatch>& batches, std::int64_t available) {
+                       const std::vector<MicroBatch>& batches, const Prompts& prompts, std::int64_t available) {
   ops::Context ctx =
       ops::make_context({.backend = config.training.backend == "ref" ? ops::Backend::kRef : ops::Backend::kCpu,
                          .dry_run = true,
@@ -85,19 +95,19 @@ MemoryPlan plan_memory(const Config& config, const model_io::HfConfig& architect
   const auto ranks = comm::make_self();
   Trainer trainer(ctx, model_io::create_model(ctx, architecture, dtype, 0, /*training=*/true),
                   trainer_options(config, 1), *ranks);
-  // Twice: the second step meets what the first one left behind.
-  trainer.step(batches);
-  trainer.step(batches);
-  if (config.validation.enable) {
-    Config evaluated = config;
-    evaluated.training.local_batch_size = config.validation.local_batch_size;
-    evaluated.training.global_batch_size = -1;
-    evaluated.training.seq_len = config.validation.seq_len > 0 ? config.validation.seq_len : config.training.seq_len;
-    trainer.evaluate(full_batches(evaluated, 1));
-  }
-  const std::int64_t cache = sample_cache_bytes(config, architecture.model, dtype);
-  if (cache > 0) {
-    ctx.allocate(DType::kU8, {cache}, Segment::kKvCache);
+  Config evaluated = config;
+  evaluated.training.local_batch_size = config.validation.local_batch_size;
+  evaluated.training.global_batch_size = -1;
+  evaluated.training.seq_len = config.validation.seq_len > 0 ? config.validation.seq_len : config.training.seq_len;
+  // Twice: the second time each meets what the others left behind.
+  for (int round = 0; round < 2; ++round) {
+    trainer.step(batches);
+    if (config.validation.enable) {
+      trainer.evaluate(full_batches(evaluated, 1));
+    }
+    for (const std::vector<std::int32_t>& prompt : prompts) {
+      walk_through_sample(ctx, *trainer.model().llama, prompt, config.sampling.max_new_tokens);
+    }
   }
   MemoryPlan plan;
   plan.use = ctx.allocator->use();
@@ -110,7 +120,7 @@ MemoryPlan plan_memory(const Config& config, const model_io::HfConfig& architect
   return plan;
 }
 
-std::optional<Suggestion> suggest(const Config& config, const model_io::HfConfig& architecture,
+std::optional<Suggestion> suggest(const Config& config, const model_io::HfConfig& architecture, const Prompts& prompts,
                                   std::int64_t available) {
   const std::int64_t global = micro_batches(config, 1) * config.training.local_batch_size;
   for (const Change& change : changes_to_try(config)) {
@@ -120,7 +130,7 @@ std::optional<Suggestion> suggest(const Config& config, const model_io::HfConfig
     changed.training.global_batch_size = global / change.local_batch * change.local_batch;
     changed.training.seq_len = change.seq_len;
     changed.validation.local_batch_size = std::min(config.validation.local_batch_size, change.local_batch);
-    MemoryPlan plan = plan_memory(changed, architecture, full_batches(changed, 1), available);
+    MemoryPlan plan = plan_memory(changed, architecture, full_batches(changed, 1), prompts, available);
     if (!plan.fits()) {
       continue;
     }

@@ -26,11 +26,14 @@ struct MemoryPlan {
 // Micro-batches of full rows with one sequence a row: what the plan assumes where no data were read.
 std::vector<MicroBatch> full_batches(const Config& config, int ranks);
 
-// Walks through building the model, one step over `batches`, an evaluation where validation is on, and the cache of the
-// samples, on the meta device with the thread count and instruction set of this machine.  Throws what the trainer's
-// parts throw.
+// The ids of sampling.prompts where samples are asked for and there is a tokenizer.
+using Prompts = std::vector<std::vector<std::int32_t>>;
+Prompts sample_prompts(const Config& config, const tokenizer::Tokenizer* tokenizer);
+
+// Walks through building the model, steps over `batches`, an evaluation where validation is on, and samples of `prompts`,
+// on the meta device with the thread count and instruction set of this machine.  Throws what the trainer's parts throw.
 MemoryPlan plan_memory(const Config& config, const model_io::HfConfig& architecture,
-                       const std::vector<MicroBatch>& batches, std::int64_t available);
+                       const std::vector<MicroBatch>& batches, const Prompts& prompts, std::int64_t available);
 
 // The nearest configuration that fits, as key = value changes in the order a user should try them: first activation
 // checkpointing, then smaller micro-batches with the same global batch, then shorter rows.  Nothing when none fits.
@@ -38,7 +41,8 @@ struct Suggestion {
   std::vector<std::string> changes;  // "--training.local_batch_size 2"
   MemoryPlan plan;
 };
-std::optional<Suggestion> suggest(const Config& config, const model_io::HfConfig& architecture, std::int64_t available);
+std::optional<Suggestion> suggest(const Config& config, const model_io::HfConfig& architecture, const Prompts& prompts,
+                                  std::int64_t available);
 
 // The table that plan and train print: a line a segment, staging, the total beside what is available.
 std::string format_plan(const MemoryPlan& plan);

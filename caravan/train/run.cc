@@ -33,6 +33,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
 constexpr double kPauseSeconds = 10.0;
+constexpr double kPeakSeconds = 0.1;
 
 double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
@@ -145,13 +146,16 @@ class Run {
     loading.next_row = next_row_;
     loading.prefetch = static_cast<int>(config_.training.prefetch_steps);
     data::Loader loader(*prepared_.rows, loading);
-    peak_ = ctx_.backend == ops::Backend::kRef ? 0.0 : measured_product_peak(ctx_, compute_);
-    ctx_.allocator->reset_peaks();
+    if (ctx_.backend != ops::Backend::kRef) {
+      peak_.emplace(ctx_, compute_);
+      peak_->measure(kPeakSeconds);
+    }
     MetricsFiles files(outputs_.folder() / "metrics.jsonl",
                        config_.metrics.enable_tensorboard ? outputs_.folder() / config_.metrics.save_tb_folder : "",
                        trainer_.steps() + 1);
-    Console console(environment_.out, environment_.terminal, !config_.metrics.disable_color_printing,
-                    trainer_.steps() + 1, total_, config_.metrics.log_freq);
+    Console console(environment_.out, environment_.terminal,
+                    environment_.terminal && !config_.metrics.disable_color_printing, trainer_.steps() + 1, total_,
+                    config_.metrics.log_freq);
     bool stopped = false;
     while (trainer_.steps() < total_ && !stopped) {
       one_step(loader, files, console);
@@ -322,7 +326,7 @@ class Run {
   Machine machine_;
   std::int64_t rows_per_epoch_ = prepared_.rows->rows_per_epoch();  // the loader's thread has `rows` from then on
   std::int64_t next_row_ = 0;
-  double peak_ = 0.0;
+  std::optional<PeakMeter> peak_;  // none on the reference
 };
 
 void print_start(const Config& config, const Prepared& prepared, const ops::Context& ctx, const MemoryPlan& plan,
@@ -342,10 +346,11 @@ void print_start(const Config& config, const Prepared& prepared, const ops::Cont
   out << format_plan(plan);
 }
 
-std::string not_fitting(const Config& config, const model_io::HfConfig& architecture, const MemoryPlan& plan) {
+std::string not_fitting(const Config& config, const model_io::HfConfig& architecture, const Prompts& prompts,
+                        const MemoryPlan& plan) {
   std::string message = fmt::format("this training needs {} bytes of memory and {} are available",
                                     grouped(plan.needed()), grouped(plan.available));
-  if (const auto suggestion = suggest(config, architecture, plan.available)) {
+  if (const auto suggestion = suggest(config, architecture, prompts, plan.available)) {
     std::string changes;
     for (const std::string& change : suggestion->changes) {
       changes += " " + change;
@@ -362,12 +367,13 @@ std::string describe_plan(const Config& config, bool& fits) {
   const std::optional<tokenizer::Tokenizer> tokenizer = find_tokenizer(config);
   const model_io::HfConfig architecture =
       train::architecture(config, start_config(config), tokenizer ? &*tokenizer : nullptr);
-  const MemoryPlan plan = plan_memory(config, architecture, full_batches(config, 1), usable_memory());
+  const Prompts prompts = sample_prompts(config, tokenizer ? &*tokenizer : nullptr);
+  const MemoryPlan plan = plan_memory(config, architecture, full_batches(config, 1), prompts, usable_memory());
   fits = plan.fits();
   std::string text =
       fmt::format("model: {} parameters\n", grouped(parameter_count(model::parameter_specs(architecture.model))));
   text += format_plan(plan);
-  text += fits ? "it fits\n" : "it does not fit: " + not_fitting(config, architecture, plan) + "\n";
+  text += fits ? "it fits\n" : "it does not fit: " + not_fitting(config, architecture, prompts, plan) + "\n";
   return text;
 }
 
@@ -380,10 +386,11 @@ RunSummary run_training(const Config& config, const RunEnvironment& environment)
   ops::Context ctx = context_of(config);
 
   // The plan walks over a batch like the first one; short documents make other layouts but no more rows.
-  const MemoryPlan plan = plan_memory(config, prepared.architecture, full_batches(config, 1), usable_memory());
+  const Prompts prompts = sample_prompts(config, prepared.tokenizer ? &*prepared.tokenizer : nullptr);
+  const MemoryPlan plan = plan_memory(config, prepared.architecture, full_batches(config, 1), prompts, usable_memory());
   print_start(config, prepared, ctx, plan, environment.out);
   if (!plan.fits()) {
-    throw OutOfMemoryError(not_fitting(config, prepared.architecture, plan));
+    throw OutOfMemoryError(not_fitting(config, prepared.architecture, prompts, plan));
   }
   Run run(config, environment, std::move(prepared), ctx, outputs);
   const RunSummary summary = run.run(plan);

@@ -258,7 +258,7 @@ TEST(Plan, PredictsThePeakToTheByte) {
       TrainerRun run(compute_dtype(config, Isa::kAvx2), options);
       run.ctx.allocator->reset_peaks();
       const std::vector<MicroBatch> batches = full_batches(config, 1);
-      const MemoryPlan plan = plan_memory(config, tiny_config(), batches, std::int64_t{1} << 30);
+      const MemoryPlan plan = plan_memory(config, tiny_config(), batches, {}, std::int64_t{1} << 30);
       run.trainer.step(batches);
       run.trainer.step(batches);
       const MemoryUse used = run.ctx.allocator->use();
@@ -279,16 +279,16 @@ TEST(Plan, NamesTheNearestSettingThatFits) {
   config.training.seq_len = 128;
   config.training.local_batch_size = 16;
   config.training.threads = 1;
-  const std::int64_t all = plan_memory(config, tiny_config(), full_batches(config, 1), 0).needed();
+  const std::int64_t all = plan_memory(config, tiny_config(), full_batches(config, 1), {}, 0).needed();
   // A little less than everything: recomputation is enough.
-  const auto nearest = suggest(config, tiny_config(), all * 9 / 10);
+  const auto nearest = suggest(config, tiny_config(), {}, all * 9 / 10);
   ASSERT_TRUE(nearest.has_value());
   EXPECT_EQ(nearest->changes.front(), "--activation_checkpoint.mode selective");
   EXPECT_LE(nearest->plan.needed(), all * 9 / 10);
-  const auto far = suggest(config, tiny_config(), all / 2);
+  const auto far = suggest(config, tiny_config(), {}, all / 2);
   ASSERT_TRUE(far.has_value());
   EXPECT_LE(far->plan.needed(), all / 2);
-  EXPECT_FALSE(suggest(config, tiny_config(), 1000).has_value());
+  EXPECT_FALSE(suggest(config, tiny_config(), {}, 1000).has_value());
 }
 
 TEST(FlopsPerToken, CountsWhatTheTapeCounts) {
