@@ -196,9 +196,11 @@ class Run {
     metrics.seconds = seconds_since(begin);
     metrics.data_seconds = loader.waited_seconds() - waited_before;
     metrics.tokens_per_second = static_cast<double>(result.tokens) / metrics.seconds;
-    if (peak_ > 0.0) {
+    if (peak_) {
+      // Measured again where a line is shown: other work on the machine may have slowed the first measurement.
+      const double peak = metrics.step % config_.metrics.log_freq == 0 ? peak_->measure(0.0) : peak_->best();
       metrics.mfu =
-          metrics.tokens_per_second * flops_per_token(prepared_.architecture.model, config_.training.seq_len) / peak_;
+          metrics.tokens_per_second * flops_per_token(prepared_.architecture.model, config_.training.seq_len) / peak;
     }
     metrics.memory_gib = static_cast<double>(ctx_.allocator->use().high_water) / kGiB;
     metrics.n_tokens_seen = trainer_.tokens_seen();
