@@ -37,6 +37,15 @@ set(private
     "checkpoint/safetensors_format.h"
     "comm/checks.h"
     "comm/sum.h"
+    "data/byte_source.h"
+    "data/encoder.h"
+    "data/jsonl.h"
+    "data/line_reader.h"
+    "data/prepare.h"
+    "data/row_cutter.h"
+    "data/shard.h"
+    "data/shard_cache.h"
+    "data/tokenise.h"
     "model_io/rope_rows.h")
 list(JOIN private "|" private)
 install(
