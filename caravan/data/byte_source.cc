@@ -72,21 +72,33 @@ class GzipSource final : public ByteSource {
     into = into.first(std::min(into.size(), kMost));
     stream_.next_out = reinterpret_cast<Bytef*>(into.data());
     stream_.avail_out = static_cast<uInt>(into.size());
+    stream_.avail_in = 0;
     while (stream_.avail_out == into.size() && !into.empty() && !ended_) {
+      if (member_ended_) {
+        next_member();
+        continue;
+      }
       const uInt offered = static_cast<uInt>(std::min(bytes_.size() - position_, kMost));
       // zlib's interface predates const; inflate does not write to its input.
       stream_.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(bytes_.data() + position_));
       stream_.avail_in = offered;
       const int code = inflate(&stream_, Z_NO_FLUSH);
       position_ += offered - stream_.avail_in;
-      if (code == Z_STREAM_END) {
-        next_member();
-      } else if (code == Z_MEM_ERROR) {
+      member_ended_ = code == Z_STREAM_END;
+      if (stream_.avail_out < into.size()) {
+        break;  // what came before any damage is given out first; inflate says again what is wrong
+      }
+      if (member_ended_) {
+        continue;
+      }
+      if (code == Z_MEM_ERROR) {
         throw std::bad_alloc();
-      } else if (code != Z_OK && code != Z_BUF_ERROR) {
+      }
+      if (code != Z_OK && code != Z_BUF_ERROR) {
         throw DamagedStream(fmt::format("the gzip data is damaged before byte {} of the file ({})", grouped(consumed()),
                                         stream_.msg != nullptr ? stream_.msg : "no detail"));
-      } else if (stream_.avail_out == into.size() && position_ == bytes_.size()) {
+      }
+      if (position_ == bytes_.size()) {
         throw DamagedStream(
             fmt::format("the gzip data ends in the middle, after {} bytes of the file; is the "
                         "download complete?",
@@ -100,6 +112,7 @@ class GzipSource final : public ByteSource {
  private:
   // A file may hold several members (RFC 1952, 2.2), and zero bytes behind them where tapes wrote it.
   void next_member() {
+    member_ended_ = false;
     const Bytes rest = bytes_.subspan(position_);
     if (is_gzip(rest)) {
       inflateReset(&stream_);
@@ -114,12 +127,13 @@ class GzipSource final : public ByteSource {
   Bytes bytes_;
   std::size_t position_ = 0;
   z_stream stream_{};
+  bool member_ended_ = false;
   bool ended_ = false;
 };
 
 class ZstdSource final : public ByteSource {
  public:
-  explicit ZstdSource(Bytes bytes) : input_{bytes.data(), bytes.size(), 0}, context_(ZSTD_createDCtx()) {
+  explicit ZstdSource(Bytes bytes) : bytes_(bytes), context_(ZSTD_createDCtx()) {
     if (context_ == nullptr) {
       throw std::bad_alloc();
     }
@@ -128,17 +142,20 @@ class ZstdSource final : public ByteSource {
   std::size_t read(std::span<char> into) override {
     ZSTD_outBuffer output{into.data(), into.size(), 0};
     while (output.pos == 0 && output.size > 0) {
-      const bool at_end = input_.pos == input_.size;
+      const bool at_end = position_ == bytes_.size();
       if (at_end && frame_complete_) {
         return 0;
       }
-      // 0: a frame is complete; the next call begins the next one.
-      const std::size_t code = ZSTD_decompressStream(context_.get(), &output, &input_);
+      // No more than the next block, so that what came before any damage is given out first.
+      ZSTD_inBuffer input{bytes_.data(), position_ + std::min(bytes_.size() - position_, wanted_), position_};
+      const std::size_t code = ZSTD_decompressStream(context_.get(), &output, &input);
+      position_ = input.pos;
       if (ZSTD_isError(code) != 0) {
         throw DamagedStream(fmt::format("the zstd data is damaged before byte {} of the file ({})", grouped(consumed()),
                                         ZSTD_getErrorName(code)));
       }
-      frame_complete_ = code == 0;
+      frame_complete_ = code == 0;  // the next call begins the next frame
+      wanted_ = std::max(code, kFrameStart);
       if (at_end && output.pos == 0 && !frame_complete_) {
         throw DamagedStream(
             fmt::format("the zstd data ends in the middle, after {} bytes of the file; is the "
@@ -148,13 +165,17 @@ class ZstdSource final : public ByteSource {
     }
     return output.pos;
   }
-  std::int64_t consumed() const override { return static_cast<std::int64_t>(input_.pos); }
+  std::int64_t consumed() const override { return static_cast<std::int64_t>(position_); }
 
  private:
   struct Free {
     void operator()(ZSTD_DCtx* context) const { ZSTD_freeDCtx(context); }
   };
-  ZSTD_inBuffer input_;
+  static constexpr std::size_t kFrameStart = 5;  // of a frame's header; tells how long the rest of it is
+
+  Bytes bytes_;
+  std::size_t position_ = 0;
+  std::size_t wanted_ = kFrameStart;
   std::unique_ptr<ZSTD_DCtx, Free> context_;
   bool frame_complete_ = true;
 };

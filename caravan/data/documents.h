@@ -67,12 +67,12 @@ class Documents {
 };
 
 struct PrepareOptions {
-  std::filesystem::path cache;                      // directory for shards made from other kinds; made when missing
+  std::filesystem::path cache = {};                 // directory for shards made from other kinds; made when missing
   const tokenizer::Tokenizer* tokenizer = nullptr;  // needed for text
   std::int64_t vocab_size = 0;                      // ids must be below it; 0: not checked
   std::int64_t shard_tokens = std::int64_t{1} << 26;
   int threads = 1;
-  std::function<void(std::int64_t done, std::int64_t total)> progress;  // bytes of the files
+  std::function<void(std::int64_t done, std::int64_t total)> progress = {};  // bytes of the files
 };
 
 // The documents of a data set.  Text and JSONL are tokenised into shards below `cache` the first time and mapped from

@@ -17,8 +17,10 @@ namespace caravan::data {
 namespace {
 
 void check_options(const LoaderOptions& options) {
-  if (options.micro_batch_rows < 1 || options.micro_batches < 1 || options.ranks < 1 || options.rank < 0 ||
-      options.rank >= options.ranks || options.next_row < 0 || options.prefetch < 0) {
+  constexpr std::int64_t kMostRows = std::int64_t{1} << 31;
+  if (options.micro_batch_rows < 1 || options.micro_batch_rows > kMostRows || options.micro_batches < 1 ||
+      options.ranks < 1 || options.rank < 0 || options.rank >= options.ranks || options.next_row < 0 ||
+      options.prefetch < 0) {
     throw ConfigError(
         fmt::format("a loader cannot give {} micro-batches of {} rows to rank {} of {} from row {} on "
                     "with {} steps made ahead",
@@ -64,10 +66,15 @@ struct Loader::State {
     StepBatch step;
     step.epoch = rows.epoch_of(next_row);
     const std::int64_t rows_of_all = options.micro_batch_rows * options.ranks;  // in one micro-batch
+    std::int64_t after = 0;
+    if (__builtin_mul_overflow(rows_of_all, options.micro_batches, &after) ||
+        __builtin_add_overflow(next_row, after, &after)) {
+      throw InputError(fmt::format("row {} is the last one that can be counted to; was the state damaged?", next_row));
+    }
     for (std::int64_t m = 0; m < options.micro_batches; ++m) {
       step.micro_batches.push_back(micro_batch(next_row + m * rows_of_all + options.rank));
     }
-    next_row += options.micro_batches * rows_of_all;
+    next_row = after;
     step.next_row = next_row;
     return step;
   }

@@ -14,7 +14,7 @@
 #include "caravan/data/jsonl.h"
 #include "caravan/data/line_reader.h"
 #include "caravan/data/shard.h"
-#include "caravan/data/utf8.h"
+#include "caravan/tokenizer/utf8.h"
 
 namespace caravan::data {
 namespace {
@@ -44,7 +44,7 @@ bool looks_like_text(std::string_view head) {
   if (head.find('\0') != std::string_view::npos) {  // no text has zero bytes; archives and UTF-16 do
     return false;
   }
-  const std::optional<std::size_t> fault = first_invalid_utf8(head);
+  const std::optional<std::size_t> fault = tokenizer::first_invalid_byte(head);
   return !fault || (head.size() == kHeadBytes && head.size() - *fault < 4);  // a character across the end
 }
 

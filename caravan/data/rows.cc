@@ -18,6 +18,9 @@ namespace {
 // Every so many rows of the epoch at hand its place is kept, so that any row is a short walk away.
 constexpr std::int64_t kStride = 64;
 
+// Stands for a set in the name of the random numbers that shuffle the rows of an epoch.
+constexpr int kRowsOfAnEpoch = -1;
+
 void check_options(const std::vector<Documents>& sets, const RowOptions& options) {
   if (options.seq_len < 1 || options.epochs < 0) {
     throw ConfigError(
@@ -70,6 +73,7 @@ struct Rows::State {
   std::int64_t epoch = -1;
   std::optional<EpochOrder> order;
   std::vector<EpochWalk> places;
+  std::optional<EpochOrder> row_order;
   std::int64_t epoch_rows = 0;
   // First rows of the epochs that are known, where epochs differ in their number of rows.
   std::vector<std::int64_t> first_row = {0};
@@ -103,6 +107,7 @@ struct Rows::State {
       }
       ++epoch_rows;
     }
+    row_order.emplace(epoch_rows, options.shuffle, options.seed, kRowsOfAnEpoch, epoch);
   }
 
   std::int64_t rows_of_first_epoch() {
@@ -138,8 +143,9 @@ struct Rows::State {
     if (options.epochs > 0 && k >= total_rows()) {
       return {};
     }
-    const auto [wanted, number] = find(k);
+    const auto [wanted, place] = find(k);
     load_epoch(wanted);
+    const std::int64_t number = row_order->document(place);
     const std::int64_t kept = number / kStride * kStride;
     if (!walk || walk_row > number || walk_row < kept) {
       walk = places[static_cast<std::size_t>(kept / kStride)];

@@ -23,7 +23,9 @@ enum class Packing {
 struct RowOptions {
   std::int64_t seq_len = 2048;
   Packing packing = Packing::kSplit;
-  bool shuffle = false;  // documents in another order each epoch, from (seed, epoch); off: exactly file order
+  // From (seed, epoch): documents in another order each epoch, then, without weights, the rows cut from them in another
+  // order too; off: exactly file order.
+  bool shuffle = false;
   std::uint64_t seed = 42;
   std::int64_t epochs = 0;           // rows end after so many; 0: never
   std::vector<double> weights = {};  // one a data set: its share of tokens; empty: one set after the other

@@ -1,7 +1,6 @@
 #include "caravan/data/shard.h"
 
 #include <fmt/format.h>
-#define XXH_INLINE_ALL
 #include <xxhash.h>
 
 #include <algorithm>

@@ -1,7 +1,6 @@
 #include "caravan/data/shard_cache.h"
 
 #include <fmt/format.h>
-#define XXH_INLINE_ALL
 #include <xxhash.h>
 
 #include <nlohmann/json.hpp>

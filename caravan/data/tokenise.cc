@@ -16,7 +16,7 @@
 #include "caravan/base/threads.h"
 #include "caravan/data/jsonl.h"
 #include "caravan/data/line_reader.h"
-#include "caravan/data/utf8.h"
+#include "caravan/tokenizer/utf8.h"
 
 namespace caravan::data {
 namespace {
@@ -89,7 +89,7 @@ class Tokeniser {
         ids = encode(jsonl_text(raw.content, place), place);
         break;
       default:
-        if (const std::optional<std::size_t> fault = first_invalid_utf8(raw.content)) {
+        if (const std::optional<std::size_t> fault = tokenizer::first_invalid_byte(raw.content)) {
           throw InputError(fmt::format("{}: byte {} (0x{:02x}) is not UTF-8; convert the file, for example with iconv",
                                        place, grouped(static_cast<std::int64_t>(*fault)),
                                        static_cast<unsigned char>(raw.content[*fault])));
