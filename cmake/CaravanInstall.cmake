@@ -37,7 +37,16 @@ set(private
     "checkpoint/safetensors_format.h"
     "comm/checks.h"
     "comm/sum.h"
-    "model_io/rope_rows.h")
+    "model_io/rope_rows.h"
+    "tokenizer/added_tokens.h"
+    "tokenizer/bpe.h"
+    "tokenizer/byte_alphabet.h"
+    "tokenizer/pattern.h"
+    "tokenizer/split.h"
+    "tokenizer/table.h"
+    "tokenizer/unicode.h"
+    "tokenizer/utf8.h"
+    "tokenizer/word_counts.h")
 list(JOIN private "|" private)
 install(
   DIRECTORY ${PROJECT_SOURCE_DIR}/caravan
