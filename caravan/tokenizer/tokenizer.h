@@ -6,8 +6,8 @@
 //   normalizer       none, NFC, NFD, NFKC, NFKD, or a sequence of them
 //   pre_tokenizer    ByteLevel (GPT-2's pattern, with or without prefix space), Split by a pattern, or a sequence of
 //                    them; the patterns of GPT-2 and Llama 3 are hand scanners, others run in PCRE2 with limits
-//   model            BPE, ignore_merges, merges as "a b" or ["a", "b"]; byte_fallback and unk_token where every byte has
-//                    a token, so that neither is ever used
+//   model            BPE, ignore_merges, merges as "a b" or ["a", "b"]; byte_fallback and unk_token where every byte
+//                    has a token, so that neither is ever used
 //   post_processor   ByteLevel, TemplateProcessing, or a sequence of them
 //   decoder          ByteLevel, or a sequence that holds it
 //   added_tokens     special or not; lstrip, rstrip, single_word, normalized

@@ -1,5 +1,5 @@
-"""Makes tokenizers/ beside this file: small byte-level BPE tokenizers that Hugging Face `tokenizers` trained, and what it
-makes of a corpus of difficult texts.
+"""Makes tokenizers/ beside this file: small byte-level BPE tokenizers that Hugging Face `tokenizers` trained, and what
+it makes of a corpus of difficult texts.
 
     python tokenizer_goldens.py         unchanged sources give unchanged bytes
 
