@@ -49,7 +49,8 @@ std::string convert_line(const Tokenizer& tokenizer, const EncodeOptions& how, b
                          const std::string& source) {
   const Json json = utf8_json(line, source);
   if (decode) {
-    return Json(tokenizer.decode(ids_of(json, source))).dump();
+    // In ASCII: U+2028 ends a line for some readers of lines.
+    return Json(tokenizer.decode(ids_of(json, source))).dump(-1, ' ', /*ensure_ascii=*/true);
   }
   if (!json.is_string()) {
     throw InputError(fmt::format("{}: expected a JSON string", source));

@@ -145,18 +145,20 @@ void TokenTable::put(std::int32_t id, std::string_view bytes, bool searchable) {
   if (place >= entries_.size()) {
     entries_.resize(place + 1);
   }
-  entries_[place] = {arena_.size(), static_cast<std::uint32_t>(bytes.size()), true, searchable};
+  entries_[place] = {static_cast<std::uint32_t>(arena_.size()), static_cast<std::uint32_t>(bytes.size()) & 0x3FFFFFFF,
+                     1, searchable ? 1U : 0U};
+  ++used_;
   arena_.append(bytes);
 }
 
 void TokenTable::index() {
   std::size_t size = 2;
-  while (size < entries_.size() * 2) {
+  while (size < used_ * 2) {
     size *= 2;
   }
   slots_.assign(size, -1);
   for (std::size_t id = 0; id < entries_.size(); ++id) {
-    if (!entries_[id].searchable) {
+    if (entries_[id].searchable == 0) {
       continue;
     }
     const std::string_view token = bytes(static_cast<std::int32_t>(id));
@@ -182,7 +184,7 @@ std::optional<std::int32_t> TokenTable::find(std::string_view wanted) const {
 }
 
 bool TokenTable::has(std::int32_t id) const {
-  return id >= 0 && id < size() && entries_[static_cast<std::size_t>(id)].used;
+  return id >= 0 && id < size() && entries_[static_cast<std::size_t>(id)].used != 0;
 }
 
 std::string_view TokenTable::bytes(std::int32_t id) const {

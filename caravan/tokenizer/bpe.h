@@ -60,7 +60,7 @@ class MergeTable {
 // Tokens by their bytes.
 class TokenTable {
  public:
-  // Ids may come in any order; `bytes` of one may stand for several.  `searchable`: find() gives it.
+  // Ids may come in any order, all bytes together below 4 GiB.  `searchable`: find() gives it.
   void put(std::int32_t id, std::string_view bytes, bool searchable);
   // To be called once, after the last put().
   void index();
@@ -71,14 +71,16 @@ class TokenTable {
   std::int64_t size() const { return static_cast<std::int64_t>(entries_.size()); }  // the largest id, plus one
 
  private:
+  // Eight bytes, since a hostile file may name the largest id alone.
   struct Entry {
-    std::uint64_t offset = 0;
-    std::uint32_t length = 0;
-    bool used = false;
-    bool searchable = false;
+    std::uint32_t offset = 0;
+    std::uint32_t length : 30 = 0;
+    std::uint32_t used : 1 = 0;
+    std::uint32_t searchable : 1 = 0;
   };
   std::string arena_;
   std::vector<Entry> entries_;
+  std::size_t used_ = 0;
   std::vector<std::int32_t> slots_;
 };
 

@@ -1,5 +1,5 @@
-// How GPT-2 writes bytes in its vocabulary: the 188 printable bytes of Latin-1 as themselves, the other 68, in order, as
-// U+0100, U+0101, ... (bytes_to_unicode of OpenAI's encoder.py, 2019).
+// How GPT-2 writes bytes in its vocabulary: the 188 printable bytes of Latin-1 as themselves, the other 68, in order,
+// as U+0100, U+0101, ... (bytes_to_unicode of OpenAI's encoder.py, 2019).
 #pragma once
 
 #include <optional>

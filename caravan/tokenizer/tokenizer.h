@@ -6,10 +6,16 @@
 //   normalizer       none, NFC, NFD, NFKC, NFKD, or a sequence of them
 //   pre_tokenizer    ByteLevel (GPT-2's pattern, with or without prefix space), Split by a pattern, or a sequence of
 //                    them; the patterns of GPT-2 and Llama 3 are hand scanners, others run in PCRE2 with limits
-//   model            BPE, ignore_merges, merges as "a b" or ["a", "b"]
+//   model            BPE, ignore_merges, merges as "a b" or ["a", "b"]; byte_fallback and unk_token where every byte
+//                    has a token, so that neither is ever used
 //   post_processor   ByteLevel, TemplateProcessing, or a sequence of them
 //   decoder          ByteLevel, or a sequence that holds it
 //   added_tokens     special or not; lstrip, rstrip, single_word, normalized
+//   truncation, padding   not looked at: transformers switches both off
+//
+// The hand scanners see the letters and numbers of Unicode 16, as `tokenizers` 0.23 does, and normalisation leaves what
+// is younger than Unicode 9 alone, as there.  Other patterns see PCRE2's Unicode version (14 in 10.42), and single_word
+// that of utf8proc (15 in 2.8): only for characters that are younger can ids differ.
 #pragma once
 
 #include <cstdint>
@@ -51,7 +57,8 @@ class Tokenizer {
   // tokens out.  Throws InputError when an id is outside the vocabulary.
   std::string decode(std::span<const std::int32_t> ids, bool skip_special = false) const;
 
-  // The bytes an id stands for (part of a character, perhaps); a special token's are its text.  Throws InputError.
+  // The bytes an id stands for (part of a character, perhaps); a special token's are its text, which the decoder reads
+  // as it reads every token.  None for an id that no token has.  Throws InputError outside the vocabulary.
   std::string_view bytes(std::int32_t id) const;
   bool is_special(std::int32_t id) const;
 

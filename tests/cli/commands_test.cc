@@ -26,18 +26,19 @@ struct Outcome {
   std::string err;
 };
 
-Outcome call(const std::vector<std::string>& arguments) {
+Outcome call(const std::vector<std::string>& arguments, const std::string& input = "") {
+  std::istringstream in(input);
   std::ostringstream out;
   std::ostringstream err;
   Outcome outcome;
-  outcome.status = run(arguments, {out, err});
+  outcome.status = run(arguments, {out, err, in});
   outcome.out = out.str();
   outcome.err = err.str();
   return outcome;
 }
 
-std::string refusal(const std::vector<std::string>& arguments) {
-  return test::message_of<Error>([&] { call(arguments); });
+std::string refusal(const std::vector<std::string>& arguments, const std::string& input = "") {
+  return test::message_of<Error>([&] { call(arguments, input); });
 }
 
 Json json_of(const Outcome& outcome) {

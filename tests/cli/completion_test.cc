@@ -82,7 +82,9 @@ TEST_F(Completion, NamesEveryOptionCommandAndChoiceInEveryShell) {
     const std::string script = completion_script(kProgram, shell);
     const auto named = [&](const std::string& word) { return script.find(word) != std::string::npos; };
     for (const CommandSpec& command : kProgram.commands) {
-      EXPECT_TRUE(named(command.name)) << shell;
+      const std::size_t space = command.name.find(' ');
+      EXPECT_TRUE(named(command.name.substr(0, space))) << shell;
+      EXPECT_TRUE(named(command.name.substr(space + 1))) << shell;
       for (const auto* table : {&command.options, &kProgram.common_options}) {
         for (const OptionSpec& option : *table) {
           const bool fish = shell == std::string("fish") && !option.positional;
@@ -106,6 +108,15 @@ TEST_F(Completion, BashOffersCommandsAndOptions) {
   EXPECT_EQ(bash({"caravan", "dump", "--m"}), (Words{"--model"}));
   EXPECT_EQ(bash({"caravan", "--threads", ""}), Words{});
   EXPECT_EQ(bash({"caravan", "nonsense", "--"}), Words{});
+}
+
+TEST_F(Completion, BashKnowsCommandsOfTwoWords) {
+  EXPECT_EQ(bash({"caravan", "w"}), (Words{"words"}));
+  EXPECT_EQ(bash({"caravan", "words", ""}), (Words{"learn"}));
+  EXPECT_EQ(bash({"caravan", "words", "learn", "--p"}), (Words{"--pattern"}));
+  EXPECT_EQ(bash({"caravan", "words", "learn", "--pattern", ""}), (Words{"gpt2", "llama3"}));
+  EXPECT_EQ(bash({"caravan", "--threads", "2", "words", "learn", "mod"}), (Words{"model dir", "model.json"}));
+  EXPECT_EQ(bash({"caravan", "words", "learn", "a", "b", "c", "mod"}), (Words{"model dir", "model.json"}));
 }
 
 TEST_F(Completion, BashOffersChoices) {
@@ -143,6 +154,11 @@ TEST_F(Completion, ZshTakesTheScript) {
   const std::string commands = run("zsh -f", stubs + "want=command\n_caravan\n");
   EXPECT_NE(commands.find("\ndump:write logits, hidden states\\: what a model computes\n"), std::string::npos)
       << commands;
+  EXPECT_NE(commands.find("\nwords:learn words\n"), std::string::npos) << commands;
+  const std::string second = run("zsh -f", stubs + "want=rest\nwords=(words '')\nCURRENT=2\n_caravan\n");
+  EXPECT_NE(second.find("\nlearn:learn words\n"), std::string::npos) << second;
+  const std::string third = run("zsh -f", stubs + "want=rest\nwords=(words learn '')\nCURRENT=3\n_caravan\n");
+  EXPECT_NE(third.find("\n*:TEXTS:_files\n"), std::string::npos) << third;
   const std::string rest = run("zsh -f", stubs + "want=rest\nwords=(dump)\n_caravan\n");
   EXPECT_NE(rest.find("\n--model=[a model's folder]:DIR:_files -/\n"), std::string::npos) << rest;
   EXPECT_NE(rest.find("\n--ids=[id lists, as JSON \\[\\[1, 2\\]\\]]:FILE:_files\n"), std::string::npos) << rest;
@@ -169,6 +185,9 @@ TEST_F(Completion, FishOffersCommandsOptionsAndChoices) {
   EXPECT_EQ(offered("caravan dump --model mod").find("model.json"), std::string::npos);
   EXPECT_NE(offered("caravan compare mod").find("model.json"), std::string::npos);
   EXPECT_NE(offered("caravan completion ").find("zsh"), std::string::npos);
+  EXPECT_EQ(offered("caravan words le"), "learn\tlearn words\n");
+  EXPECT_NE(offered("caravan words learn --pattern g").find("gpt2"), std::string::npos);
+  EXPECT_NE(offered("caravan words learn mod").find("model.json"), std::string::npos);
   EXPECT_EQ(offered("caravan dump --json").find("print JSON"), std::string::npos) << "an option of another command";
 }
 

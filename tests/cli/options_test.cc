@@ -60,6 +60,26 @@ TEST(Options, ReadPositionalArgumentsFlagsAndNumbers) {
   EXPECT_EQ(run({"compare", "a", "--tolerance", "-1"}).options.number("--tolerance"), -1.0);
 }
 
+TEST(Options, ReadCommandsOfTwoWordsAndAnyNumberOfArguments) {
+  const Invocation call = run({"words", "learn", "a", "--pattern", "gpt2", "b c", "--", "--threads"});
+  EXPECT_EQ(call.command->name, "words learn");
+  EXPECT_EQ(call.options.values("TEXTS"), (Words{"a", "b c", "--threads"}));
+  EXPECT_EQ(call.options.text("TEXTS"), "a");
+  EXPECT_EQ(call.options.text("--pattern"), "gpt2");
+  EXPECT_EQ(run({"--threads", "2", "words", "learn", "x"}).options.integer("--threads"), 2);
+  EXPECT_EQ(run({"words", "--help"}).command->name, "words learn");
+  EXPECT_EQ(run({"words", "learn", "--help"}).action, Invocation::Action::kHelp);
+  EXPECT_EQ(error_of({"words", "learn"}),
+            "words learn: argument TEXTS is missing; caravan words learn --help shows the usage");
+  EXPECT_EQ(error_of({"words", "learn", "a", ""}), "words learn: TEXTS must be the path of a file, not \"\"");
+  EXPECT_EQ(error_of({"words"}), "words is followed by learn; caravan --help lists the commands");
+  EXPECT_EQ(error_of({"words", "laern"}),
+            "words is followed by learn, not \"laern\" (did you mean learn?); caravan --help lists the commands");
+  EXPECT_EQ(error_of({"learn"}), "unknown command \"learn\"; caravan --help lists the commands");
+  EXPECT_NE(help_text(kProgram, *call.command).find("usage: caravan words learn TEXTS... [options]"),
+            std::string::npos);
+}
+
 TEST(Options, KeepOddValuesAsTheyAre) {
   for (const char* odd : {"[a,b]", "{}", "%%", "a=b", "'x'", "\"", "- x", "  ", "[]", "\\n"}) {
     EXPECT_EQ(run({"dump", "--model", "m", "--note", odd}).options.text("--note"), odd);

@@ -57,10 +57,26 @@ Program sample_program() {
            .help = "relative tolerance",
            .default_value = "1e-4"},
           {.name = "--json", .value_name = "", .kind = OptionKind::kFlag, .help = "print JSON"}}};
+  const CommandSpec learn = {.name = "words learn",
+                             .summary = "learn words",
+                             .description = "Learns words.",
+                             .options = {{.name = "TEXTS",
+                                          .value_name = "",
+                                          .kind = OptionKind::kFile,
+                                          .help = "texts",
+                                          .required = true,
+                                          .positional = true,
+                                          .variadic = true},
+                                         {.name = "--pattern",
+                                          .value_name = "NAME",
+                                          .kind = OptionKind::kChoice,
+                                          .help = "how to cut",
+                                          .default_value = "llama3",
+                                          .choices = {"llama3", "gpt2"}}}};
   return {.name = "caravan",
           .version = "1.2.3",
           .summary = "Llama models in native C++.",
-          .commands = {dump, compare, completion_command()},
+          .commands = {dump, compare, learn, completion_command()},
           .common_options = {threads}};
 }
 

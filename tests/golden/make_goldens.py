@@ -1,6 +1,7 @@
 """Makes the fixtures of this folder from transformers' LlamaForCausalLM.
 
-    python make_goldens.py          writes models/ and ops/ beside this file; unchanged sources give unchanged bytes
+    python make_goldens.py          writes models/, ops/ and tokenizers/ beside this file; unchanged sources give
+                                    unchanged bytes
 
 Each model is written first, then loaded back with from_pretrained, so that what is run is what the files say.
 """
@@ -28,9 +29,10 @@ import training
 from exact import Exact, Stream, relative_error, widen
 from models import MODELS, full_config
 from ops_goldens import write_ops
+from tokenizer_goldens import write_tokenizers
 
 HERE = Path(__file__).resolve().parent
-MAX_TOTAL_BYTES = 8_000_000
+MAX_TOTAL_BYTES = 9_000_000
 MAX_F32_ERROR = 1e-5  # of float32 transformers against the stored values, over the tensor's largest magnitude
 MAX_BF16_ERROR = 1.5e-2
 MIN_EFFECT = 4e-2  # what a mistake must change at least: twice the bf16 tolerance of the tests
@@ -284,6 +286,7 @@ def main():
         failures = [failure for model in MODELS for failure in make_model(model, new / "models")]
         write_ops(new / "ops")
         (new / "ops" / "sampling.json").write_text(json.dumps(list(generation.sampling_cases())) + "\n")
+        write_tokenizers(new / "tokenizers")
         total = sum(file.stat().st_size for file in new.rglob("*") if file.is_file())
         print(f"{total:,} bytes in all")
         if total > MAX_TOTAL_BYTES:
@@ -292,7 +295,7 @@ def main():
             raise SystemExit("not written: " + "; ".join(failures))
         for file in new.rglob("*.safetensors"):
             file.chmod(0o644)  # save_file leaves them to the owner alone
-        for name in ("models", "ops"):
+        for name in ("models", "ops", "tokenizers"):
             shutil.rmtree(HERE / name, ignore_errors=True)
             shutil.move(new / name, HERE / name)
 

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Lays Caravan's tokenizer and its trainer beside Hugging Face `tokenizers`, with random texts and every character.
+#
+#   tests/golden/tokenizers_agree.sh CARAVAN_PROGRAM [TEXTS [FILE]]
+#
+# Needs a Python with tokenizers (tests/golden/requirements.txt): $CARAVAN_PYTHON, else python3; skips itself without
+# one.
+set -euo pipefail
+program=$(realpath "$1")
+cd "$(dirname "${BASH_SOURCE[0]}")"
+python=${CARAVAN_PYTHON:-python3}
+
+if ! "$python" -c 'import tokenizers' 2>/dev/null; then
+  echo "SKIPPED: $python cannot import tokenizers; make a venv from requirements.txt"
+  exit 0
+fi
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+PYTHONDONTWRITEBYTECODE=1 "$python" check_tokenizer.py "$program" "$scratch" "${@:2}"
