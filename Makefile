@@ -19,11 +19,11 @@ build:  ## install what is missing and build the program: build/release/caravan
 quickstart: build  ## install what is missing, build, train a small model on Shakespeare and sample from it
 	@scripts/quickstart
 
-test:  ## install what is missing, build everything, run all tests and 20 seconds of each fuzzer
+test:  ## install what is missing, build everything, run all tests and 10 seconds of each fuzzer
 	@scripts/install-deps --clang
 	cmake --preset release $(CMAKE_FLAGS)
 	cmake --build --preset release
-	scripts/fuzz 20
+	scripts/fuzz 10
 	scripts/run-tests build/release
 
 goldens:  ## make tests/golden again with pinned Python packages; fails when a byte changes
