@@ -80,6 +80,7 @@ void Outputs::keep_assets(std::vector<fs::path>& companions, const model_io::HfC
   }
   if (write_generation_config) {
     Json json = parse_json(model_io::format_generation_config(architecture), "generation_config.json");
+    json.erase("_from_model_config");
     json["do_sample"] = true;
     json["temperature"] = config.sampling.temperature > 0.0 ? config.sampling.temperature : 1.0;
     json["top_k"] = config.sampling.top_k;
