@@ -4,6 +4,7 @@
 #include <iterator>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <ostream>
 #include <string>
 #include <vector>
@@ -11,10 +12,12 @@
 #include "caravan/base/error.h"
 #include "caravan/base/file.h"
 #include "caravan/base/json.h"
+#include "caravan/base/progress.h"
 #include "caravan/base/text.h"
 #include "caravan/base/threads.h"
 #include "caravan/cli/commands.h"
 #include "caravan/cli/shared_options.h"
+#include "caravan/data/documents.h"
 #include "caravan/tokenizer/bpe_trainer.h"
 #include "caravan/tokenizer/tokenizer.h"
 
@@ -71,7 +74,48 @@ void convert_lines(const Tokenizer& tokenizer, const EncodeOptions& how, bool de
   }
 }
 
+// A data set as token shards, which training maps instead of tokenising again.
+int write_token_shards(const ParsedOptions& options, Streams streams) {
+  for (const char* other : {"--jsonl", "--decode", "--plain", "--no-add-special"}) {
+    if (options.has(other)) {
+      throw InputError(fmt::format("tokenize: {} is for standard input; --to-shards reads --data", other));
+    }
+  }
+  std::optional<Tokenizer> tokenizer;
+  data::PrepareOptions how;
+  if (options.has("--tokenizer")) {
+    tokenizer = Tokenizer::load(options.path("--tokenizer"));
+    how.tokenizer = &*tokenizer;
+    how.vocab_size = tokenizer->vocab_size();
+  }
+  how.shard_tokens = options.integer("--shard-tokens").value();
+  how.threads = static_cast<int>(options.integer("--threads").value_or(usable_cores()));
+  std::optional<ProgressBar> bar;
+  how.progress = [&](std::int64_t done, std::int64_t total) {
+    if (!bar) {
+      bar.emplace(streams.err, /*terminal=*/false, "reading", total);
+    }
+    bar->update(done);
+  };
+  const data::ShardSummary summary = data::write_shards(options.path("--data"), options.path("--to-shards"), how);
+  streams.out << fmt::format("{}: {} tokens of {} documents in {} shard{}\n", options.text("--to-shards"),
+                             grouped(summary.tokens), grouped(summary.documents), grouped(summary.shards),
+                             summary.shards == 1 ? "" : "s");
+  streams.out << fmt::format("next: caravan train CONFIG.toml --training.dataset_path {}\n",
+                             options.text("--to-shards"));
+  return 0;
+}
+
 int run_tokenize(const ParsedOptions& options, Streams streams) {
+  if (options.has("--to-shards") != options.has("--data")) {
+    throw InputError("tokenize: --to-shards DIR and --data PATH belong together");
+  }
+  if (options.has("--to-shards")) {
+    return write_token_shards(options, streams);
+  }
+  if (!options.has("--tokenizer")) {
+    throw InputError("tokenize: option --tokenizer PATH is missing; caravan tokenize --help shows the usage");
+  }
   const Tokenizer tokenizer = Tokenizer::load(options.path("--tokenizer"));
   const EncodeOptions how = {.add_special = !options.has("--no-add-special"), .plain = options.has("--plain")};
   const bool decode = options.has("--decode");
@@ -180,18 +224,33 @@ Command tokenize_command() {
   spec.summary = "turn text into token ids and back";
   spec.description =
       "Reads text from standard input and prints the list of its ids as JSON. Ids are those of Hugging Face's "
-      "tokenizers for the same tokenizer.json.";
+      "tokenizers for the same tokenizer.json. With --to-shards it turns a whole data set into files of ids that "
+      "training maps.";
   spec.options = {{.name = "--tokenizer",
                    .value_name = "PATH",
                    .kind = OptionKind::kFile,
-                   .help = "a tokenizer.json, or a directory that holds one",
-                   .required = true},
+                   .help = "a tokenizer.json, or a directory that holds one (not needed for --data with ids)"},
                   flag("--no-add-special", "no BOS, no EOS: the ids of the text alone"),
                   flag("--plain", "special tokens written in the text are ordinary text"),
                   flag("--jsonl", "a JSON string a line in, a list of ids a line out"),
-                  flag("--decode", "the other way: ids in, text out, as it is and without a newline added")};
+                  flag("--decode", "the other way: ids in, text out, as it is and without a newline added"),
+                  {.name = "--to-shards",
+                   .value_name = "DIR",
+                   .kind = OptionKind::kDirectory,
+                   .help = "write the documents of --data as token shards into this new directory"},
+                  {.name = "--data",
+                   .value_name = "PATH",
+                   .kind = OptionKind::kFile,
+                   .help = "text, JSONL or a directory of them, as training.dataset_path takes it"},
+                  {.name = "--shard-tokens",
+                   .value_name = "N",
+                   .kind = OptionKind::kInteger,
+                   .help = "ids in one shard at most, unless a document is longer",
+                   .default_value = "67108864",
+                   .minimum = 1}};
   spec.examples = {"caravan tokenize --tokenizer DIR < play.txt",
-                   "echo '[72, 105]' | caravan tokenize --tokenizer DIR/tokenizer.json --decode"};
+                   "echo '[72, 105]' | caravan tokenize --tokenizer DIR/tokenizer.json --decode",
+                   "caravan tokenize --tokenizer DIR --data texts/ --to-shards shards"};
   return {spec, run_tokenize};
 }
 

@@ -334,6 +334,9 @@ class Run {
 void print_start(const Config& config, const Prepared& prepared, const ops::Context& ctx, const MemoryPlan& plan,
                  std::ostream& out) {
   const model::LlamaConfig& model = prepared.architecture.model;
+  if (!config.job.description.empty()) {
+    out << config.job.description << "\n";
+  }
   out << fmt::format("model: {} parameters, {} layers of {}, vocabulary {}\n",
                      grouped(parameter_count(model::parameter_specs(model))), model.num_hidden_layers,
                      model.hidden_size, grouped(model.vocab_size));

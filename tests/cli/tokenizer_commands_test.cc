@@ -93,6 +93,24 @@ TEST_F(TokenizerCommands, LinesOfJsonGoThereAndBack) {
   EXPECT_EQ(tokenize(ids, {"--jsonl", "--decode"}), lines);
 }
 
+TEST_F(TokenizerCommands, ADataSetBecomesShards) {
+  train();
+  test::write_file(path("lines.jsonl"), "{\"text\": \"the cat\"}\n{\"text\": \"the mat\"}\n");
+  const std::string told =
+      output({"tokenize", "--tokenizer", path("made"), "--data", path("lines.jsonl"), "--to-shards", path("shards")});
+  EXPECT_NE(told.find("2 documents in 1 shard"), std::string::npos) << told;
+  EXPECT_TRUE(fs::exists(path("shards")));
+  EXPECT_NE(
+      refusal({"tokenize", "--tokenizer", path("made"), "--data", path("lines.jsonl"), "--to-shards", path("shards")})
+          .find("shards"),
+      std::string::npos);
+  EXPECT_NE(refusal({"tokenize", "--tokenizer", path("made"), "--to-shards", path("more")}).find("--data"),
+            std::string::npos);
+  EXPECT_NE(refusal({"tokenize", "--data", path("lines.jsonl"), "--to-shards", path("more")}).find("tokenizer"),
+            std::string::npos);
+  EXPECT_NE(refusal({"tokenize"}).find("--tokenizer"), std::string::npos);
+}
+
 TEST_F(TokenizerCommands, MistakesAreOneSentence) {
   train();
   const Words tokenize = {"tokenize", "--tokenizer", path("made")};
