@@ -10,7 +10,8 @@ program=$(realpath "$1")
 cd "$(dirname "${BASH_SOURCE[0]}")"
 python=${CARAVAN_PYTHON:-python3}
 
-if ! "$python" -c 'import tokenizers' 2>/dev/null; then
+# The folder of that name here would do for a bare `import tokenizers`.
+if ! "$python" -c 'from tokenizers import Tokenizer' 2>/dev/null; then
   echo "SKIPPED: $python cannot import tokenizers; make a venv from requirements.txt"
   exit 0
 fi
