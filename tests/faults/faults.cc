@@ -3,6 +3,7 @@
 //   CARAVAN_FAULT_CALL        open read write fsync rename mkdir unlink truncate mmap close new, or "any": every call
 //                             that changes the disk (open, write, fsync, rename, mkdir, unlink, truncate)
 //   CARAVAN_FAULT_AT=N        the N-th such call (from 1) fails, once
+//   CARAVAN_FAULT_DELAY_MS=T  the call that would fail sleeps for T milliseconds instead and then does its work
 //   CARAVAN_FAULT_KILL_AT=N   SIGKILL at the N-th such call, before it does anything; a write has done its first half
 //   CARAVAN_FAULT_ERRNO       what it fails with: a number, or EIO (the default), ENOSPC, EACCES, EINVAL, ENOMEM (the
 //                             default of mmap), EMFILE, EROFS, EDQUOT, EINTR.  "new" calls the new handler
@@ -31,6 +32,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <dlfcn.h>
@@ -51,6 +53,7 @@ struct Settings {
   int call = kNothing;
   long fail_at = 0;
   long kill_at = 0;
+  long delay_ms = 0;
   int error = 0;  // 0: the kind's own default
   char under[PATH_MAX] = "";
   std::size_t under_length = 0;
@@ -151,6 +154,13 @@ void kill_now() {
   syscall(SYS_kill, syscall(SYS_getpid), 9);
 }
 
+// To its end, whatever signals arrive.
+void sleep_now() {
+  timespec rest{settings.delay_ms / 1000, settings.delay_ms % 1000 * 1'000'000};
+  while (syscall(SYS_nanosleep, &rest, &rest) != 0 && errno == EINTR) {
+  }
+}
+
 enum class Verdict { kGoOn, kFail, kKill };
 
 Verdict count(int kind, const char* path) {
@@ -172,6 +182,10 @@ Verdict count(int kind, const char* path) {
 bool pass(Verdict verdict, int kind) {
   if (verdict == Verdict::kKill) {
     kill_now();
+  }
+  if (verdict == Verdict::kFail && settings.delay_ms > 0) {
+    sleep_now();
+    return true;
   }
   if (verdict == Verdict::kFail) {
     errno = settings.error != 0 ? settings.error : kind == kMmap ? ENOMEM : EIO;
@@ -317,6 +331,7 @@ __attribute__((constructor)) void start() {
   settings.call = call == nullptr || *call == '\0' ? kNothing : call_of(call);
   settings.fail_at = number_of("CARAVAN_FAULT_AT", 0);
   settings.kill_at = number_of("CARAVAN_FAULT_KILL_AT", 0);
+  settings.delay_ms = number_of("CARAVAN_FAULT_DELAY_MS", 0);
   settings.disk_bytes = number_of("CARAVAN_FAULT_DISK_BYTES", -1);
   const char* error = getenv("CARAVAN_FAULT_ERRNO");
   settings.error = error == nullptr || *error == '\0' ? 0 : errno_of(error);
