@@ -42,6 +42,11 @@ LoadParts parts_of(const CheckpointSection& section) {
           taken(section.exclude_from_loading, "dataloader"), taken(section.exclude_from_loading, "train_state")};
 }
 
+bool has_optimizer(const checkpoint::CheckpointReader& reader) {
+  return std::ranges::any_of(reader.manifest().tensors,
+                             [](const auto& tensor) { return tensor.first.starts_with("optimizer."); });
+}
+
 // Which step the exported model is of, or -1.
 std::int64_t exported_step(const fs::path& marker) {
   std::error_code ignored;
@@ -109,9 +114,12 @@ std::optional<Resumed> Outputs::resume(Trainer& trainer, std::ostream& out) {
       }
     }
     if (reader) {
-      const TrainState state = load_into(trainer, *reader, parts_of(section));
+      LoadParts parts = parts_of(section);
+      const bool model_only = parts.optimizer && !has_optimizer(*reader);
+      parts.optimizer = parts.optimizer && !model_only;
+      const TrainState state = load_into(trainer, *reader, parts);
       out << fmt::format("going on from {}: step {}\n", reader->directory().string(), state.step);
-      return Resumed{state, /*same_run=*/true};
+      return Resumed{state, /*same_run=*/true, model_only};
     }
   }
   if (section.initial_load_path.empty() || section.initial_load_in_hf) {

@@ -16,7 +16,8 @@ namespace caravan::train {
 
 struct Resumed {
   TrainState state;
-  bool same_run = false;  // from this run's own folder, not from checkpoint.initial_load_path
+  bool same_run = false;    // from this run's own folder, not from checkpoint.initial_load_path
+  bool model_only = false;  // a last save of the weights alone: nothing to train on from
 };
 
 class Outputs {

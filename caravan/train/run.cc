@@ -118,6 +118,12 @@ class Run {
     if (!resumed) {
       return;
     }
+    if (resumed->model_only && trainer_.steps() < total_) {
+      throw ConfigError(fmt::format(
+          "the last save of this run, step {}, holds the weights alone (checkpoint.last_save_model_only): it "
+          "cannot be trained on; start another job.dump_folder with checkpoint.initial_load_path {}",
+          trainer_.steps(), outputs_.newest_checkpoint().string()));
+    }
     next_row_ = resumed->state.next_row;
     if (resumed->same_run) {
       for (const std::string& change : changes_since(resumed->state, prepared_.data, machine_)) {

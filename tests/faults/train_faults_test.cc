@@ -93,7 +93,7 @@ class EveryCall : public TrainingWithFaults {};
 
 TEST_P(EveryCall, OfAFreshRunMayFailOnce) {
   const std::int64_t calls = calls_of(Start::kFresh, GetParam(), /*under=*/false);
-  ASSERT_GT(calls, 5);
+  ASSERT_GT(calls, 3);
   const auto complaints =
       for_all(calls, [&](std::int64_t i) { return wrong_with(Start::kFresh, {.call = GetParam(), .fail_at = i + 1}); });
   EXPECT_TRUE(complaints.empty()) << in_lines(complaints);
