@@ -49,7 +49,7 @@ double measured_product_peak(ops::Context& ctx, DType dtype) {
   }
   // The start of every run waits for this: a product that takes a few milliseconds is large enough to reach the peak.
   constexpr std::int64_t kSmallest = 256;
-  constexpr std::int64_t kLargest = 4096;
+  constexpr std::int64_t kLargest = 2048;
   constexpr double kProductSeconds = 2e-3;
   constexpr double kSeconds = 0.02;
   constexpr int kLeast = 3;

@@ -97,7 +97,7 @@ class SmallDisk : public testing::Test {
  protected:
   void SetUp() override {
     fs::create_directory(disk());
-    mounted_ = mount("none", disk().c_str(), "tmpfs", 0, "size=4m") == 0;
+    mounted_ = mount_tmpfs(disk(), 0, "size=4m");
     if (!mounted_) {
       GTEST_SKIP() << "this user may not mount file systems";
     }

@@ -128,6 +128,25 @@ TEST_F(TrainingWithFaults, TwoHundredAllocationsMayFail) {
   EXPECT_TRUE(complaints.empty()) << in_lines(complaints);
 }
 
+// A power cut keeps only what was made durable, in any order: no test can cut the power, but the order of calls shows.
+TEST_F(TrainingWithFaults, TheLinesOfAStepAreDurableBeforeItsCheckpoint) {
+  const RunScratch scratch;
+  const fs::path trace = scratch.path() / "trace";
+  ASSERT_EQ(train(scratch.run(), every_step_saved(), {.under = scratch.run(), .trace = trace}).status, 0);
+  std::istringstream lines(read_file(trace));
+  int durable = 0;  // lines of metrics.jsonl, one a step
+  int saved = 0;
+  for (std::string line; std::getline(lines, line);) {
+    durable += line.starts_with("fsync ") && line.ends_with("/metrics.jsonl") ? 1 : 0;
+    if (line.starts_with("rename ") && line.ends_with("/COMPLETE")) {
+      ++saved;
+      EXPECT_GE(durable, saved);
+    }
+  }
+  EXPECT_EQ(saved, kSteps);
+  EXPECT_EQ(durable, kSteps);
+}
+
 TEST_F(TrainingWithFaults, TheComparisonNoticesAnotherSeedAndALineThatIsMissing) {
   const RunScratch scratch;
   RunSettings other = every_step_saved();

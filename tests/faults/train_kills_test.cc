@@ -15,23 +15,6 @@ using std::chrono::milliseconds;
 
 constexpr int kSteps = 40;
 
-// Whether the program was inside a save when its trace ended: after the directory for it was made, before the rename of
-// its COMPLETE.
-bool inside_a_save(const fs::path& trace) {
-  std::istringstream lines(read_file(trace));
-  bool inside = false;
-  std::string kind;
-  for (std::string path; lines >> kind && std::getline(lines >> std::ws, path);) {
-    const std::string name = fs::path(path).filename().string();
-    if (kind == "mkdir" && name.starts_with(".saving-step-") && name != ".saving-step-0") {
-      inside = true;
-    } else if (kind == "rename" && name == "COMPLETE") {
-      inside = false;
-    }
-  }
-  return inside;
-}
-
 const RunSettings kRuns[] = {{.steps = kSteps, .interval = 1, .async = false},
                              {.steps = kSteps, .interval = 3, .async = false},
                              {.steps = kSteps, .interval = 1, .async = true},

@@ -1,5 +1,8 @@
 #include "tests/faults/train_run.h"
 
+#include <sched.h>
+#include <sys/mount.h>
+
 #include <algorithm>
 #include <atomic>
 #include <map>
@@ -187,6 +190,21 @@ std::string leftovers(const fs::path& folder) {
   return names;
 }
 
+bool inside_a_save(const fs::path& trace) {
+  std::istringstream lines(read_file(trace));
+  bool inside = false;
+  std::string kind;
+  for (std::string path; lines >> kind && std::getline(lines >> std::ws, path);) {
+    const std::string name = fs::path(path).filename().string();
+    if (kind == "mkdir" && name.starts_with(".saving-step-") && name != ".saving-step-0") {
+      inside = true;
+    } else if (kind == "rename" && name == "COMPLETE") {
+      inside = false;
+    }
+  }
+  return inside;
+}
+
 std::string ended_badly(const ChildEnd& end) {
   if (end.timed_out) {
     return "it hung; it had printed: " + end.out + end.err;
@@ -215,6 +233,12 @@ std::string wrong_after_rerun(const fs::path& folder, const RunSettings& setting
   }
   const std::string left = leftovers(folder);
   return left.empty() ? "" : "left over:" + left;
+}
+
+bool mount_tmpfs(const fs::path& directory, unsigned long flags, const char* options) {
+  static const bool own_mounts =
+      unshare(CLONE_NEWNS) == 0 && mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0;
+  return own_mounts && mount("none", directory.c_str(), "tmpfs", flags, options) == 0;
 }
 
 std::vector<std::string> for_all(std::int64_t count, const std::function<std::string(std::int64_t)>& one) {

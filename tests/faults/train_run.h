@@ -64,11 +64,19 @@ std::int64_t last_line(const std::filesystem::path& folder);
 // Hidden names below the folder that no finished run leaves, in one line; "" when there are none.
 std::string leftovers(const std::filesystem::path& folder);
 
+// Whether the program was inside a save when its trace (of the calls below its checkpoints, or of more) ended: after the
+// directory for it was made, before the rename of its COMPLETE.
+bool inside_a_save(const std::filesystem::path& trace);
+
 // "" when the program ended by itself with one sentence and a status that is not 0, or well and without one.
 std::string ended_badly(const ChildEnd& end);
 
 // Runs the same command again without faults: what is wrong with its end, its results or its folder.
 std::string wrong_after_rerun(const std::filesystem::path& folder, const RunSettings& settings);
+
+// Mounts a tmpfs on that directory, with these flags of mount(2) and options, in a mount namespace of this process: it
+// goes when the process does.  False when this user may not.
+bool mount_tmpfs(const std::filesystem::path& directory, unsigned long flags, const char* options);
 
 // Calls `one(0)` to `one(count - 1)` on all cores and returns what they complain of, without empty answers.
 std::vector<std::string> for_all(std::int64_t count, const std::function<std::string(std::int64_t)>& one);

@@ -172,7 +172,7 @@ TEST(TrainingFolder, ThatCannotBeWrittenIsToldBeforeTheFirstStep) {
   std::vector<fs::path> folders = {scratch.path() / "file" / "run", "/proc/caravan_run"};
   const fs::path read_only = scratch.path() / "read_only";
   fs::create_directory(read_only);
-  const bool mounted = mount("none", read_only.c_str(), "tmpfs", MS_RDONLY, "size=64k") == 0;
+  const bool mounted = mount_tmpfs(read_only, MS_RDONLY, "size=64k");
   if (mounted) {
     folders.push_back(read_only / "run");
   }
