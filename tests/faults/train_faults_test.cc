@@ -80,16 +80,7 @@ std::int64_t calls_of(Start start, const std::string& kind, bool under) {
   return end.status == 0 ? end.counts.at(kind) : -1;
 }
 
-class TrainingWithFaults : public testing::TestWithParam<const char*> {
- protected:
-  void SetUp() override {
-    if (!faults_available()) {
-      GTEST_SKIP() << "sanitizers replace the same functions";
-    }
-  }
-};
-
-class EveryCall : public TrainingWithFaults {};
+class EveryCall : public testing::TestWithParam<const char*> {};
 
 TEST_P(EveryCall, OfAFreshRunMayFailOnce) {
   const std::int64_t calls = calls_of(Start::kFresh, GetParam(), /*under=*/false);
@@ -113,7 +104,7 @@ INSTANTIATE_TEST_SUITE_P(TrainingWithFaults, EveryCall,
                                          "close"),
                          [](const auto& info) { return std::string(info.param); });
 
-TEST_F(TrainingWithFaults, TwoHundredAllocationsMayFail) {
+TEST(TrainingWithFaults, TwoHundredAllocationsMayFail) {
   const std::int64_t calls = calls_of(Start::kFresh, "new", /*under=*/false);
   constexpr std::int64_t kFailures = 200;
   ASSERT_GT(calls, kFailures);
@@ -129,7 +120,7 @@ TEST_F(TrainingWithFaults, TwoHundredAllocationsMayFail) {
 }
 
 // A power cut keeps only what was made durable, in any order: no test can cut the power, but the order of calls shows.
-TEST_F(TrainingWithFaults, TheLinesOfAStepAreDurableBeforeItsCheckpoint) {
+TEST(TrainingWithFaults, TheLinesOfAStepAreDurableBeforeItsCheckpoint) {
   const RunScratch scratch;
   const fs::path trace = scratch.path() / "trace";
   ASSERT_EQ(train(scratch.run(), every_step_saved(), {.under = scratch.run(), .trace = trace}).status, 0);
@@ -147,7 +138,7 @@ TEST_F(TrainingWithFaults, TheLinesOfAStepAreDurableBeforeItsCheckpoint) {
   EXPECT_EQ(durable, kSteps);
 }
 
-TEST_F(TrainingWithFaults, TheComparisonNoticesAnotherSeedAndALineThatIsMissing) {
+TEST(TrainingWithFaults, TheComparisonNoticesAnotherSeedAndALineThatIsMissing) {
   const RunScratch scratch;
   RunSettings other = every_step_saved();
   other.more = {"--debug.seed", "43"};

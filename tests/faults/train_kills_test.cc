@@ -39,9 +39,6 @@ Extent extent_of(const RunSettings& settings) {
 }
 
 TEST(TrainingKilled, ThirtyTimesAtRandomMomentsGivesTheBitsOfAnUndisturbedRun) {
-  if (!faults_available()) {
-    GTEST_SKIP() << "sanitizers replace the same functions";
-  }
   undisturbed(kSteps);
   std::vector<Extent> extents;
   for (const RunSettings& settings : kRuns) {
