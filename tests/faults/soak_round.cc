@@ -28,6 +28,7 @@ class Round {
     settings_ = {.steps = kSteps[below(std::size(kSteps))],
                  .interval = 1 + below(4),
                  .async = below(2) == 0,
+                 .cpu = below(2) == 0,
                  .more = {"--checkpoint.on_save_failure", below(2) == 0 ? "stop" : "continue"}};
     for (int disturbances = 1 + below(4); disturbances > 0; --disturbances) {
       std::string wrong = disturb(folder);
@@ -115,7 +116,9 @@ class Round {
   }
 
   // A run of the idle machine takes about so long.
-  milliseconds moment() { return milliseconds(5 + below(50 + 2 * static_cast<std::size_t>(settings_.steps))); }
+  milliseconds moment() {
+    return milliseconds(5 + below((settings_.cpu ? 250 : 40) + 2 * static_cast<std::size_t>(settings_.steps)));
+  }
 
   ChildEnd run_plain(const fs::path& folder, const ChildLimits& limits) const {
     std::vector<std::string> command = {"/usr/bin/env", "-u", "LD_PRELOAD"};

@@ -84,7 +84,7 @@ TEST(TrainingOnAFullDisk, AtRandomBytesDoesAsItWasToldAndLosesNothing) {
   const RunScratch scratch;
   ASSERT_EQ(train(scratch.run(), run_with_policy("stop")).status, 0);
   const std::int64_t written = bytes_below(scratch.run());
-  undisturbed(kSteps);
+  undisturbed(run_with_policy("stop"));
   std::mt19937_64 random(5);
   std::vector<std::int64_t> rooms;
   for (int i = 0; i < 27; ++i) {
@@ -165,7 +165,7 @@ TEST_F(SmallDisk, PausesAndGoesOnWhenThereIsRoom) {
   EXPECT_GT(line_at_pause, 0);
   EXPECT_LE(line_at_pause, 8) << "it did not pause";
   EXPECT_TRUE(contains(end.out, "worked; training goes on")) << end.out;
-  EXPECT_EQ(difference(run(), kLong), "");
+  EXPECT_EQ(difference(run(), settings), "");
   EXPECT_EQ(leftovers(run()), "");
 }
 
@@ -189,7 +189,7 @@ TEST_F(SmallDisk, GoesOnWithoutSavingAndWritesTheMetricsWhenThereIsRoom) {
   EXPECT_EQ(end.status, 0) << end.err;
   EXPECT_EQ(end.err, "");
   EXPECT_TRUE(freed) << end.out;
-  EXPECT_EQ(difference(run(), kLong), "") << "every step has its line";
+  EXPECT_EQ(difference(run(), settings), "") << "every step has its line";
   EXPECT_EQ(leftovers(run()), "");
 }
 

@@ -15,10 +15,10 @@ using std::chrono::milliseconds;
 
 constexpr int kSteps = 40;
 
-const RunSettings kRuns[] = {{.steps = kSteps, .interval = 1, .async = false},
-                             {.steps = kSteps, .interval = 3, .async = false},
-                             {.steps = kSteps, .interval = 1, .async = true},
-                             {.steps = kSteps, .interval = 3, .async = true}};
+const RunSettings kRuns[] = {{.steps = kSteps, .interval = 1, .async = false, .cpu = true},
+                             {.steps = kSteps, .interval = 3, .async = false, .cpu = true},
+                             {.steps = kSteps, .interval = 1, .async = true, .cpu = true},
+                             {.steps = kSteps, .interval = 3, .async = true, .cpu = true}};
 
 // How long a run takes, and how often it changes the disk below its checkpoints.
 struct Extent {
@@ -39,7 +39,7 @@ Extent extent_of(const RunSettings& settings) {
 }
 
 TEST(TrainingKilled, ThirtyTimesAtRandomMomentsGivesTheBitsOfAnUndisturbedRun) {
-  undisturbed(kSteps);
+  undisturbed(kRuns[0]);
   std::vector<Extent> extents;
   for (const RunSettings& settings : kRuns) {
     extents.push_back(extent_of(settings));

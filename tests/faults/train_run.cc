@@ -89,8 +89,10 @@ std::vector<std::string> train_command(const fs::path& folder, const RunSettings
                                       "1e-2",
                                       "--lr_scheduler.warmup_steps",
                                       "2",
+                                      "--training.backend",
+                                      settings.cpu ? "cpu" : "ref",
                                       "--metrics.log_freq",
-                                      "1",
+                                      settings.cpu ? "1000" : "1",  // each line measures the machine again
                                       "--metrics.disable_color_printing",
                                       "--training.steps",
                                       std::to_string(settings.steps),
@@ -106,24 +108,25 @@ ChildEnd train(const fs::path& folder, const RunSettings& settings, const FaultP
   return run_with_faults(train_command(folder, settings), plan, limits);
 }
 
-const fs::path& undisturbed(int steps) {
+const fs::path& undisturbed(const RunSettings& settings) {
   static const RunScratch scratch;
-  static std::map<int, fs::path> done;
+  static std::map<std::string, fs::path> done;
   static std::mutex mutex;
   const std::lock_guard lock(mutex);
-  if (!done.contains(steps)) {
-    const fs::path folder = scratch.path() / std::to_string(steps);
-    const ChildEnd end = train(folder, {.steps = steps, .interval = 1000});
+  const std::string name = std::to_string(settings.steps) + (settings.cpu ? "-cpu" : "-ref");
+  if (!done.contains(name)) {
+    const fs::path folder = scratch.path() / name;
+    const ChildEnd end = train(folder, {.steps = settings.steps, .interval = 1000, .cpu = settings.cpu});
     if (end.status != 0 || !end.err.empty()) {
       throw std::runtime_error("the undisturbed run failed: " + end.err);
     }
-    done[steps] = folder;
+    done[name] = folder;
   }
-  return done[steps];
+  return done[name];
 }
 
-std::string difference(const fs::path& folder, int steps) {
-  const fs::path& reference = undisturbed(steps);
+std::string difference(const fs::path& folder, const RunSettings& settings) {
+  const fs::path& reference = undisturbed(settings);
   try {
     if (step_lines(folder) != step_lines(reference)) {
       return "metrics.jsonl differs:\n" + in_lines(step_lines(folder)) + "instead of\n" +
@@ -133,8 +136,8 @@ std::string difference(const fs::path& folder, int steps) {
     if (weights(folder).empty() || weights(folder) != weights(reference)) {
       return "the exported weights differ";
     }
-    const auto last = [steps](const fs::path& run) {
-      return CheckpointReader::open(checkpoint::step_directory(run / "checkpoint", steps));
+    const auto last = [&settings](const fs::path& run) {
+      return CheckpointReader::open(checkpoint::step_directory(run / "checkpoint", settings.steps));
     };
     const CheckpointReader one = last(folder);
     const CheckpointReader two = last(reference);
@@ -227,7 +230,7 @@ std::string wrong_after_rerun(const fs::path& folder, const RunSettings& setting
   if (end.status != 0 || !end.err.empty()) {
     return "running it again failed: " + ended_badly(end) + end.err;
   }
-  const std::string found = difference(folder, settings.steps);
+  const std::string found = difference(folder, settings);
   if (!found.empty()) {
     return "after running it again: " + found;
   }

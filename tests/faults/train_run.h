@@ -15,6 +15,8 @@ struct RunSettings {
   int steps = 3;
   int interval = 2;
   bool async = false;
+  // Otherwise the reference computes: nothing here depends on the numbers, and it starts without measuring the machine.
+  bool cpu = false;
   std::vector<std::string> more = {};  // "--debug.seed", "43"
 };
 
@@ -43,12 +45,12 @@ std::vector<std::string> train_command(const std::filesystem::path& folder, cons
 ChildEnd train(const std::filesystem::path& folder, const RunSettings& settings, const FaultPlan& plan = {},
                const ChildLimits& limits = {});
 
-// The folder of an undisturbed run of that length; made once, kept as long as the program runs.
-const std::filesystem::path& undisturbed(int steps);
+// The folder of an undisturbed run of that length and backend; made once, kept as long as the program runs.
+const std::filesystem::path& undisturbed(const RunSettings& settings);
 
 // What tells a finished run from the undisturbed one: exported weights, the last checkpoint's hashes (moments
 // included), the lines of metrics.jsonl.  "" when nothing does.
-std::string difference(const std::filesystem::path& folder, int steps);
+std::string difference(const std::filesystem::path& folder, const RunSettings& settings);
 
 // The checkpoint that the next run would take, or what is wrong with any that calls itself complete.  `step` is -1 when
 // there is none.

@@ -56,7 +56,7 @@ TEST_P(StopSignal, FinishesTheStepSavesAndTellsTheCommandThatGoesOn) {
   const ChildEnd on = run_with_faults({"/bin/sh", "-c", command}, {});
   EXPECT_EQ(on.status, 0) << on.err;
   EXPECT_TRUE(contains(on.out, "step-" + std::to_string(stopped) + ": step " + std::to_string(stopped))) << on.out;
-  EXPECT_EQ(difference(scratch.run(), kSteps), "");
+  EXPECT_EQ(difference(scratch.run(), long_run()), "");
 }
 
 // The N-th fsync below the checkpoints is the first one of the save of `step`.
@@ -152,7 +152,7 @@ TEST(TrainingBesideASave, FiveMoreStepsTakeNoLongerWhileTheWriterIsBlocked) {
   };
   ASSERT_EQ(meanwhile.size(), 5U);
   EXPECT_LT(median(meanwhile), 3 * median(before)) << "a busy machine slows both";
-  EXPECT_EQ(difference(scratch.run(), 120), "");
+  EXPECT_EQ(difference(scratch.run(), settings), "");
 }
 
 void expect_refused_at_once(const fs::path& folder) {
@@ -197,7 +197,7 @@ TEST(TrainingFolder, OfAnotherRunIsRefusedAndThatRunGoesOn) {
   EXPECT_EQ(ended_badly(second), "");
   EXPECT_TRUE(contains(second.err, "another run saves its checkpoints here")) << second.err;
   EXPECT_EQ(first.status, 0) << first.err;
-  EXPECT_EQ(difference(scratch.run(), kSteps), "");
+  EXPECT_EQ(difference(scratch.run(), long_run()), "");
   EXPECT_FALSE(contains(read_file(scratch.run() / "config.toml"), "43")) << "the refused run wrote its configuration";
 }
 
@@ -232,7 +232,7 @@ TEST_P(DamagedCheckpoint, IsPassedOverWithAWordAndTheOneBeforeServes) {
   EXPECT_EQ(end.status, 0) << end.err;
   EXPECT_TRUE(contains(end.out, "warning: the checkpoint of step 6 is passed over: ")) << end.out;
   EXPECT_TRUE(contains(end.out, "step-4: step 4")) << end.out;
-  EXPECT_EQ(difference(scratch.run(), 6), "");
+  EXPECT_EQ(difference(scratch.run(), settings), "");
 }
 
 }  // namespace
