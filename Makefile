@@ -1,10 +1,11 @@
 # Short names for the long commands.  `make help` lists them; CMakePresets.json and scripts/ do the work.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build quickstart test goldens fuzz mutants clang asan format format-check tidy install clean
+.PHONY: help build quickstart test goldens fuzz soak mutants clang asan format format-check tidy install clean
 
 PREFIX ?= /usr/local
 SECONDS_EACH ?= 600
+HOURS ?= 2
 CMAKE_FLAGS ?=
 FORMATTED = find caravan tests examples bench -name '*.h' -o -name '*.cc' 2>/dev/null
 
@@ -36,6 +37,12 @@ goldens:  ## make tests/golden again with pinned Python packages; fails when a b
 fuzz:  ## run each fuzzer for SECONDS_EACH (600)
 	@scripts/install-deps --clang
 	scripts/fuzz $(SECONDS_EACH)
+
+soak:  ## disturb training runs at random for HOURS (2), resumable: all have to end as undisturbed ones do
+	@scripts/install-deps
+	cmake --preset release $(CMAKE_FLAGS)
+	cmake --build --preset release --target caravan_program soak_round
+	scripts/soak $(HOURS)
 
 mutants:  ## plant mistakes one at a time: a test has to catch each
 	@scripts/install-deps

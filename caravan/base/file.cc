@@ -12,9 +12,11 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <exception>
 #include <utility>
 
 #include "caravan/base/descriptor.h"
+#include "caravan/base/directory.h"
 #include "caravan/base/error.h"
 #include "caravan/base/system_error.h"
 #include "caravan/base/text.h"
@@ -106,21 +108,17 @@ void sync_tree(const fs::path& directory, const fs::path& target) {
       throw_file_error(target, fmt::format("\"{}\" could not be made durable", path.filename().string()), errno);
     }
   };
-  std::error_code error;
-  fs::recursive_directory_iterator entry(directory, error);
-  for (; !error && entry != fs::recursive_directory_iterator(); entry.increment(error)) {
-    const fs::file_status status = entry->symlink_status(error);
-    if (error) {
-      break;
+  for (const std::string& name : names_in(directory)) {
+    const fs::path path = directory / name;
+    struct stat status {};
+    if (lstat(path.c_str(), &status) != 0) {
+      throw_file_error(path, "cannot be looked at", errno);
     }
-    if (fs::is_regular_file(status)) {
-      sync(entry->path(), 0);
-    } else if (fs::is_directory(status)) {
-      sync(entry->path(), O_DIRECTORY);
+    if (S_ISDIR(status.st_mode)) {
+      sync_tree(path, target);
+    } else if (S_ISREG(status.st_mode)) {
+      sync(path, 0);
     }
-  }
-  if (error) {
-    throw_file_error(target, "its files cannot be listed", error.value());
   }
   sync(directory, O_DIRECTORY);
 }
@@ -132,11 +130,11 @@ bool flagged_rename_unknown(int code) {
 
 // A former target that had to make way.
 void remove_former(const fs::path& former, const fs::path& target) {
-  std::error_code error;
-  fs::remove_all(former, error);
-  if (error) {
-    throw_file_error(target, fmt::format("is in place, but its former content is left in \"{}\"", former.string()),
-                     error.value());
+  try {
+    remove_tree(former);
+  } catch (const FileError& error) {
+    throw FileError(fmt::format("{}: is in place, but its former content is left in \"{}\": {}", target.string(),
+                                former.string(), error.what()));
   }
 }
 
@@ -307,8 +305,10 @@ AtomicDirectory::AtomicDirectory(const fs::path& target, bool replace, std::int6
 
 AtomicDirectory::~AtomicDirectory() {
   if (!committed_) {
-    std::error_code ignored;  // a destructor has nobody to tell
-    fs::remove_all(staged_, ignored);
+    try {
+      remove_tree(staged_);
+    } catch (const std::exception&) {  // a destructor has nobody to tell
+    }
   }
 }
 

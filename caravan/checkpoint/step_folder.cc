@@ -1,6 +1,5 @@
 #include "caravan/checkpoint/step_folder.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <stdio.h>
@@ -10,11 +9,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
-#include <memory>
 #include <optional>
 #include <string_view>
 #include <system_error>
 
+#include "caravan/base/directory.h"
 #include "caravan/base/error.h"
 #include "caravan/base/file.h"
 #include "caravan/checkpoint/training_checkpoint.h"
@@ -51,12 +50,6 @@ std::optional<std::int64_t> step_of(std::string_view name, std::string_view pref
     return std::nullopt;
   }
   return step;
-}
-
-// Not through a link.
-bool is_real_directory(const fs::path& path) {
-  struct stat status {};
-  return lstat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
 }
 
 // Steps of the directories (not links) with that prefix.
@@ -136,46 +129,6 @@ std::vector<std::int64_t> complete_steps(const fs::path& folder) {
 void make_directory(const fs::path& directory) {
   if (mkdir(directory.c_str(), 0777) != 0) {
     fail(directory, "cannot be made", errno);
-  }
-}
-
-std::vector<std::string> names_in(const fs::path& directory) {
-  std::vector<std::string> names;
-  const int descriptor = open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (descriptor < 0 && errno == ENOENT) {
-    return names;
-  }
-  const std::unique_ptr<DIR, int (*)(DIR*)> stream(descriptor < 0 ? nullptr : fdopendir(descriptor), closedir);
-  if (stream == nullptr) {
-    const int code = errno;
-    if (descriptor >= 0) {
-      close(descriptor);
-    }
-    fail(directory, "what is in it cannot be listed", code);
-  }
-  errno = 0;
-  while (const dirent* entry = readdir(stream.get())) {
-    const std::string_view name = entry->d_name;
-    if (name != "." && name != "..") {
-      names.emplace_back(name);
-    }
-    errno = 0;
-  }
-  if (errno != 0) {
-    fail(directory, "what is in it cannot be listed", errno);
-  }
-  return names;
-}
-
-void remove_tree(const fs::path& path) {
-  const bool directory = is_real_directory(path);
-  if (directory) {
-    for (const std::string& name : names_in(path)) {
-      remove_tree(path / name);
-    }
-  }
-  if ((directory ? rmdir(path.c_str()) : unlink(path.c_str())) != 0 && errno != ENOENT) {
-    fail(path, "cannot be removed", errno);
   }
 }
 

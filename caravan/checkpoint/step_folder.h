@@ -31,12 +31,7 @@ std::vector<std::int64_t> step_directories(const std::filesystem::path& folder);
 
 // The following throw FileError naming path and cause.
 
-// What is in a directory, in no order; nothing when it is missing.  The standard library's iterators and remove_all end
-// the process when memory runs out.
-std::vector<std::string> names_in(const std::filesystem::path& directory);
 void make_directory(const std::filesystem::path& directory);
-// Everything below it too; links are removed, not followed.  What is not there is no error.
-void remove_tree(const std::filesystem::path& path);
 // Makes the names in a directory durable.
 void sync_directory(const std::filesystem::path& directory);
 

@@ -9,6 +9,7 @@
 #include <span>
 #include <utility>
 
+#include "caravan/base/directory.h"
 #include "caravan/base/error.h"
 #include "caravan/checkpoint/safetensors.h"
 #include "caravan/checkpoint/safetensors_format.h"

@@ -15,6 +15,7 @@
 #include <thread>
 #include <utility>
 
+#include "caravan/base/directory.h"
 #include "caravan/base/error.h"
 #include "caravan/base/file.h"
 #include "caravan/base/text.h"

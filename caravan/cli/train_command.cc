@@ -2,7 +2,10 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <iostream>
+#include <string>
+#include <vector>
 
 #include "caravan/cli/commands.h"
 #include "caravan/cli/config_options.h"
@@ -47,6 +50,12 @@ class StopSignals {
   struct sigaction former_term_ {};
 };
 
+// The command line with the program as it was typed: build/release/caravan is not found by its bare name.
+std::string resume_command(const ParsedOptions& options) {
+  const std::string& line = options.command_line();
+  return shell_line(std::vector<std::string>{program_invocation_name}) + line.substr(line.find(' '));
+}
+
 int run_train(const ParsedOptions& options, Streams streams) {
   const train::Config config = read_config(options);
   if (options.has("--print-config")) {
@@ -58,7 +67,7 @@ int run_train(const ParsedOptions& options, Streams streams) {
   train::RunEnvironment environment{streams.out};
   environment.terminal = &streams.out == &std::cout && isatty(STDOUT_FILENO) != 0;
   environment.stop_requested = [] { return stop_signals.load() > 0; };
-  environment.resume_command = options.command_line();
+  environment.resume_command = resume_command(options);
   train::run_training(config, environment);
   return 0;
 }

@@ -7,6 +7,7 @@
 #include <set>
 #include <system_error>
 
+#include "caravan/base/directory.h"
 #include "caravan/base/error.h"
 #include "caravan/base/file.h"
 #include "caravan/data/byte_source.h"
@@ -103,26 +104,28 @@ FileKind kind_of_file(const fs::path& path) {
   throw FileError(fmt::format("{}: cannot be read as a data set: {}", path.string(), error.message()));
 }
 
-std::vector<fs::path> files_below(const fs::path& directory) {
-  std::vector<fs::path> files;
-  std::error_code error;
-  fs::recursive_directory_iterator entry(directory, error);
-  for (; !error && entry != fs::recursive_directory_iterator(); entry.increment(error)) {
-    if (entry->path().filename().string().starts_with('.')) {
-      entry.disable_recursion_pending();
+void add_files_below(const fs::path& directory, std::vector<fs::path>& files) {
+  for (const std::string& name : names_in(directory)) {
+    if (name.starts_with('.')) {
       continue;
     }
-    const fs::file_status status = entry->status(error);
+    const fs::path path = directory / name;
+    std::error_code error;
+    const fs::file_status status = fs::status(path, error);
     if (error) {
-      throw_system(entry->path(), error);
+      throw_system(path, error);
     }
     if (!fs::is_directory(status)) {
-      files.push_back(entry->path());
+      files.push_back(path);
+    } else if (is_real_directory(path)) {  // a link could lead back here
+      add_files_below(path, files);
     }
   }
-  if (error) {
-    throw_system(directory, error);
-  }
+}
+
+std::vector<fs::path> files_below(const fs::path& directory) {
+  std::vector<fs::path> files;
+  add_files_below(directory, files);
   std::ranges::sort(files);
   return files;
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <iterator>
 
+#include "caravan/base/directory.h"
 #include "caravan/base/error.h"
 #include "caravan/base/file.h"
 #include "caravan/base/text.h"
@@ -142,11 +143,13 @@ constexpr const char* kCompanions[] = {"generation_config.json",
 void refuse_foreign_files(const std::filesystem::path& directory) {
   std::vector<std::string> foreign;
   std::error_code ignored;
-  for (std::filesystem::directory_iterator entry(directory, ignored), end; entry != end; entry.increment(ignored)) {
-    const std::string name = entry->path().filename().string();
+  if (!std::filesystem::is_directory(directory, ignored)) {
+    return;
+  }
+  for (const std::string& name : names_in(directory)) {
     const bool known = name == "config.json" || name == "model.safetensors.index.json" ||
                        name.ends_with(".safetensors") || std::ranges::find(kCompanions, name) != std::end(kCompanions);
-    if (!known || !entry->is_regular_file(ignored)) {
+    if (!known || !std::filesystem::is_regular_file(directory / name, ignored)) {
       foreign.push_back(name);
     }
   }

@@ -34,23 +34,35 @@ AppendFile::~AppendFile() {
 }
 
 void AppendFile::append(std::string_view record) {
+  kept_ += record;
+  retry();
+}
+
+void AppendFile::retry() {
+  if (kept_.empty()) {
+    return;
+  }
   struct stat before {};
   if (::fstat(descriptor_, &before) != 0) {
     throw_refused(path_, "cannot be asked for its size", errno);
   }
   ssize_t written = 0;
   do {
-    written = ::write(descriptor_, record.data(), record.size());
+    written = ::write(descriptor_, kept_.data(), kept_.size());
   } while (written < 0 && errno == EINTR);
   if (written < 0) {
     throw_refused(path_, "cannot be written", errno);
   }
-  if (static_cast<std::size_t>(written) < record.size()) {
-    // What follows must begin a record of its own.
-    const bool cut = ::ftruncate(descriptor_, before.st_size) == 0;
-    throw FileError(fmt::format("{}: the system took {} of {} bytes; is the disk full?{}", path_.string(), written,
-                                record.size(), cut ? "" : " The record stays unfinished."));
+  const std::size_t size = kept_.size();
+  if (static_cast<std::size_t>(written) < size) {
+    // What other programs read must end with a whole record.
+    if (::ftruncate(descriptor_, before.st_size) != 0) {
+      kept_.erase(0, static_cast<std::size_t>(written));
+    }
+    throw FileError(
+        fmt::format("{}: the system took {} of {} bytes; is the disk full?", path_.string(), written, size));
   }
+  kept_.clear();
 }
 
 void AppendFile::sync() {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
 #include <string_view>
 
 namespace caravan::train {
@@ -14,8 +15,11 @@ class AppendFile {
   AppendFile(const AppendFile&) = delete;
   AppendFile& operator=(const AppendFile&) = delete;
 
-  // One write(2).  When the system takes only a part (a full disk) the part is cut off again and FileError thrown.
+  // One write(2).  When the system takes only a part (a full disk) the part is cut off again and FileError thrown; the
+  // record is kept and goes before the next one.
   void append(std::string_view record);
+  // Writes what was kept.  Throws FileError.
+  void retry();
   // Makes durable what was appended.  Throws FileError.
   void sync();
   const std::filesystem::path& path() const { return path_; }
@@ -23,6 +27,7 @@ class AppendFile {
  private:
   std::filesystem::path path_;
   int descriptor_ = -1;
+  std::string kept_;  // records that the system has not taken
 };
 
 }  // namespace caravan::train

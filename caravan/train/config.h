@@ -112,7 +112,8 @@ struct CheckpointSection {
   std::vector<std::string> exclude_from_loading;  // optimizer, lr_scheduler, dataloader, train_state
   bool enable_first_step_checkpoint = false;
   bool load_only = false;
-  std::string on_save_failure = "stop";  // stop | continue
+  std::string on_save_failure = "stop";  // stop | pause | continue
+  double pause_seconds = 10.0;           // between two attempts of a paused run
 
   bool operator==(const CheckpointSection&) const = default;
 };

@@ -371,8 +371,13 @@ std::vector<Row> checkpoint_rows() {
       {.name = "checkpoint.load_only", .slot = at<s, &S::load_only>, .help = "load, but save nothing"},
       {.name = "checkpoint.on_save_failure",
        .slot = at<s, &S::on_save_failure>,
-       .help = "a save that fails (a full disk): stop the run, or go on without it",
-       .choices = {"stop", "continue"},
+       .help = "a save that fails (a full disk): stop the run, pause until it works, or go on without it",
+       .choices = {"stop", "pause", "continue"},
+       .differs = kOurs},
+      {.name = "checkpoint.pause_seconds",
+       .slot = at<s, &S::pause_seconds>,
+       .help = "on_save_failure pause: seconds between two attempts",
+       .limits = {.low = 0.0, .high = 86400.0},
        .differs = kOurs},
   };
 }

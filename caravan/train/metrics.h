@@ -49,10 +49,11 @@ class MetricsFiles {
   ~MetricsFiles();
   MetricsFiles(const MetricsFiles&) = delete;
 
+  // What the system does not take (a full disk) is kept for flush().
   void step(const StepMetrics& metrics);
   void validation(const ValidationMetrics& metrics);
   void sample(std::int64_t step, const std::string& prompt, const std::string& text);
-  // Makes everything durable.  Throws FileError when the system refuses, as the three above do.
+  // Writes what was kept and makes everything durable.  Throws FileError when the system refuses; it may be asked again.
   void flush();
 
  private:

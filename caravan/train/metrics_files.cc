@@ -75,6 +75,13 @@ std::string indented(const std::string& text) {
 struct MetricsFiles::State {
   std::unique_ptr<AppendFile> lines;
   std::unique_ptr<EventFile> events;
+
+  void line(const Json& json) {
+    try {
+      lines->append(line_of(json));
+    } catch (const FileError&) {  // flush() tries again and tells
+    }
+  }
 };
 
 MetricsFiles::MetricsFiles(const std::filesystem::path& jsonl, const std::filesystem::path& tensorboard,
@@ -90,17 +97,17 @@ MetricsFiles::MetricsFiles(const std::filesystem::path& jsonl, const std::filesy
 MetricsFiles::~MetricsFiles() = default;
 
 void MetricsFiles::step(const StepMetrics& metrics) {
-  state_->lines->append(line_of({{"step", metrics.step},
-                                 {"loss", metrics.loss},
-                                 {"grad_norm", metrics.grad_norm},
-                                 {"lr", metrics.lr},
-                                 {"tokens_per_second", metrics.tokens_per_second},
-                                 {"mfu", metrics.mfu},
-                                 {"memory_gib", metrics.memory_gib},
-                                 {"n_tokens_seen", metrics.n_tokens_seen},
-                                 {"epoch", metrics.epoch},
-                                 {"seconds", metrics.seconds},
-                                 {"data_seconds", metrics.data_seconds}}));
+  state_->line({{"step", metrics.step},
+                {"loss", metrics.loss},
+                {"grad_norm", metrics.grad_norm},
+                {"lr", metrics.lr},
+                {"tokens_per_second", metrics.tokens_per_second},
+                {"mfu", metrics.mfu},
+                {"memory_gib", metrics.memory_gib},
+                {"n_tokens_seen", metrics.n_tokens_seen},
+                {"epoch", metrics.epoch},
+                {"seconds", metrics.seconds},
+                {"data_seconds", metrics.data_seconds}});
   if (state_->events != nullptr) {
     // torchtitan's names.
     const double share = metrics.seconds > 0.0 ? metrics.data_seconds / metrics.seconds : 0.0;
@@ -125,7 +132,7 @@ void MetricsFiles::validation(const ValidationMetrics& metrics) {
   }
   json["validation_targets"] = metrics.targets;
   json["validation_seconds"] = metrics.seconds;
-  state_->lines->append(line_of(json));
+  state_->line(json);
   if (state_->events != nullptr) {
     std::vector<std::pair<std::string, double>> values = {{"validation_metrics/loss", metrics.loss}};
     if (metrics.bits_per_byte) {
@@ -136,7 +143,7 @@ void MetricsFiles::validation(const ValidationMetrics& metrics) {
 }
 
 void MetricsFiles::sample(std::int64_t step, const std::string& prompt, const std::string& text) {
-  state_->lines->append(line_of({{"step", step}, {"sample", {{"prompt", prompt}, {"text", text}}}}));
+  state_->line({{"step", step}, {"sample", {{"prompt", prompt}, {"text", text}}}});
   if (state_->events != nullptr) {
     constexpr std::size_t kTagBytes = 60;
     std::string tag = repaired(prompt.substr(0, kTagBytes));
@@ -146,6 +153,7 @@ void MetricsFiles::sample(std::int64_t step, const std::string& prompt, const st
 }
 
 void MetricsFiles::flush() {
+  state_->lines->retry();
   state_->lines->sync();
   if (state_->events != nullptr) {
     state_->events->sync();

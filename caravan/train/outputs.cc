@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <ostream>
 
+#include "caravan/base/directory.h"
 #include "caravan/base/error.h"
 #include "caravan/base/file.h"
 #include "caravan/base/json.h"
@@ -41,6 +42,11 @@ LoadParts parts_of(const CheckpointSection& section) {
           taken(section.exclude_from_loading, "dataloader"), taken(section.exclude_from_loading, "train_state")};
 }
 
+bool has_optimizer(const checkpoint::CheckpointReader& reader) {
+  return std::ranges::any_of(reader.manifest().tensors,
+                             [](const auto& tensor) { return tensor.first.starts_with("optimizer."); });
+}
+
 // Which step the exported model is of, or -1.
 std::int64_t exported_step(const fs::path& marker) {
   std::error_code ignored;
@@ -62,11 +68,15 @@ Outputs::Outputs(const Config& config)
 
 void Outputs::prepare_folders() {
   make_folder(folder_);
+  if (config_.checkpoint.enable) {
+    store_.prepare();  // first, for its lock: the folder may be another run's
+  }
+  for (const fs::path& folder :
+       {folder_, folder_ / "data", folder_ / "assets", (folder_ / config_.checkpoint.hf_folder).parent_path()}) {
+    remove_stale_staging(folder);
+  }
   // Its own first file proves that the folder can be written to.
   write_text_file(folder_ / "config.toml", print_toml(config_));
-  if (config_.checkpoint.enable) {
-    store_.prepare();
-  }
 }
 
 void Outputs::keep_assets(std::vector<fs::path>& companions, const model_io::HfConfig& architecture,
@@ -105,9 +115,12 @@ std::optional<Resumed> Outputs::resume(Trainer& trainer, std::ostream& out) {
       }
     }
     if (reader) {
-      const TrainState state = load_into(trainer, *reader, parts_of(section));
+      LoadParts parts = parts_of(section);
+      const bool model_only = parts.optimizer && !has_optimizer(*reader);
+      parts.optimizer = parts.optimizer && !model_only;
+      const TrainState state = load_into(trainer, *reader, parts);
       out << fmt::format("going on from {}: step {}\n", reader->directory().string(), state.step);
-      return Resumed{state, /*same_run=*/true};
+      return Resumed{state, /*same_run=*/true, model_only};
     }
   }
   if (section.initial_load_path.empty() || section.initial_load_in_hf) {
@@ -124,8 +137,8 @@ std::optional<Resumed> Outputs::resume(Trainer& trainer, std::ostream& out) {
   return Resumed{state, /*same_run=*/false};
 }
 
-void Outputs::save(const Trainer& trainer, const TrainState& state, bool wait) {
-  const bool model_only = config_.checkpoint.last_save_model_only && wait;
+void Outputs::save(const Trainer& trainer, const TrainState& state, bool wait, bool final) {
+  const bool model_only = config_.checkpoint.last_save_model_only && final;
   const std::vector<checkpoint::NamedTensor> tensors = model_only ? trainer.model_tensors() : trainer.tensors();
   if (wait || config_.checkpoint.async_mode == "disabled") {
     store_.save(state.step, tensors, to_json(state));
@@ -134,8 +147,8 @@ void Outputs::save(const Trainer& trainer, const TrainState& state, bool wait) {
   }
 }
 
-void Outputs::check_saving() {
-  if (!store_.busy()) {
+void Outputs::check_saving(bool wait) {
+  if (wait || !store_.busy()) {
     store_.wait();
   }
 }

@@ -16,15 +16,16 @@ namespace caravan::train {
 
 struct Resumed {
   TrainState state;
-  bool same_run = false;  // from this run's own folder, not from checkpoint.initial_load_path
+  bool same_run = false;    // from this run's own folder, not from checkpoint.initial_load_path
+  bool model_only = false;  // a last save of the weights alone: nothing to train on from
 };
 
 class Outputs {
  public:
   explicit Outputs(const Config& config);
 
-  // Makes every folder that will be written to and proves that it can be: before anything costs time.  Writes
-  // config.toml.  Throws FileError.
+  // Makes every folder that will be written to and proves that it can be, removes what killed runs were staging there:
+  // before anything costs time.  Writes config.toml.  Throws FileError, also when another run saves here.
   void prepare_folders();
   // Copies tokenizer files (and, unless the start model has its own, a generation_config.json that samples as [sampling]
   // says) into assets/, where export and `caravan convert` find them.
@@ -36,9 +37,10 @@ class Outputs {
   // from a Hugging Face directory.  Tells on `out` what it chose and what it passed over.
   std::optional<Resumed> resume(Trainer& trainer, std::ostream& out);
 
-  void save(const Trainer& trainer, const TrainState& state, bool wait);
-  // Throws the failure of a save that ended in the meantime.
-  void check_saving();
+  // `wait`: it is done when this returns; `final`: nothing will be trained after it.
+  void save(const Trainer& trainer, const TrainState& state, bool wait, bool final);
+  // Throws the failure of a save that ended in the meantime; `wait`: of one under way too, when it ends.
+  void check_saving(bool wait);
   // Waits for a save under way; a failure of it is kept quiet.
   void finish_saving() noexcept;
   // The newest complete checkpoint of this folder, or empty.

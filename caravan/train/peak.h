@@ -14,7 +14,7 @@ class PeakMeter {
   PeakMeter(const ops::Context& like, DType dtype);
 
   // Floating-point operations per second of the best product so far, after measuring for about `seconds` more (at least
-  // three products).  On a machine that is shared the first measurement may be low: measure again now and then.
+  // one product, three the first time).  On a machine that is shared the first measurement may be low: measure again now and then.
   double measure(double seconds);
   double best() const { return best_; }
 

@@ -32,7 +32,6 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
-constexpr double kPauseSeconds = 10.0;
 constexpr double kPeakSeconds = 0.1;
 
 double seconds_since(Clock::time_point begin) {
@@ -120,6 +119,12 @@ class Run {
     if (!resumed) {
       return;
     }
+    if (resumed->model_only && trainer_.steps() < total_) {
+      throw ConfigError(fmt::format(
+          "the last save of this run, step {}, holds the weights alone (checkpoint.last_save_model_only): it "
+          "cannot be trained on; start another job.dump_folder with checkpoint.initial_load_path {}",
+          trainer_.steps(), outputs_.newest_checkpoint().string()));
+    }
     next_row_ = resumed->state.next_row;
     if (resumed->same_run) {
       for (const std::string& change : changes_since(resumed->state, prepared_.data, machine_)) {
@@ -164,8 +169,8 @@ class Run {
       const bool last = step == total_;
       evaluate_when_due(step, last, files, console);
       sample_when_due(step, last, files, console);
+      write_metrics(files, last || stopped, console);
       save_when_due(step, last || stopped, console);
-      files.flush();
     }
     console.finish();
     environment_.out << format_used(plan, ctx_.allocator->use());
@@ -271,49 +276,83 @@ class Run {
     }
   }
 
+  // Before the checkpoint of the same step: a resumed run finds the lines of every step before its own.
+  void write_metrics(MetricsFiles& files, bool last, Console& console) {
+    try {
+      files.flush();
+    } catch (const FileError& error) {
+      after_failure(
+          "writing the metrics", error, last, [&] { files.flush(); }, console);
+    }
+  }
+
   void save_when_due(std::int64_t step, bool last, Console& console) {
     if (!config_.checkpoint.enable || config_.checkpoint.load_only) {
       return;
     }
     const bool due = last || step % config_.checkpoint.interval == 0 ||
                      (step == 1 && config_.checkpoint.enable_first_step_checkpoint);
+    const auto save = [&](bool wait) { outputs_.save(trainer_, state(), wait, /*final=*/step == total_); };
     try {
-      outputs_.check_saving();
-      if (due) {
-        outputs_.save(trainer_, state(), /*wait=*/last);
-      }
+      outputs_.check_saving(/*wait=*/due);
     } catch (const FileError& error) {
-      after_failed_save(error, last, console);
+      if (after_failure(
+              "saving", error, /*last=*/false, [&] { save(/*wait=*/true); }, console)) {
+        return;
+      }
+    }
+    if (due) {
+      try {
+        save(/*wait=*/last);
+      } catch (const FileError& error) {
+        after_failure(
+            "saving", error, last, [&] { save(/*wait=*/true); }, console);
+      }
     }
   }
 
-  void after_failed_save(const FileError& error, bool last, Console& console) {
+  // What a file system refused, as checkpoint.on_save_failure says: ends the run; or waits until `again` works, and
+  // returns true; or passes over it, which the last step of a run cannot.
+  bool after_failure(const char* what, const FileError& error, bool last, const std::function<void()>& again,
+                     Console& console) {
     const fs::path newest = outputs_.newest_checkpoint();
     const std::string kept =
         newest.empty() ? "there is no earlier checkpoint" : "the checkpoint " + newest.string() + " is whole";
     const std::string& policy = config_.checkpoint.on_save_failure;
     if (policy == "stop" || (policy == "continue" && last)) {
       console.finish();
-      throw FileError(fmt::format("step {}: saving failed: {}; {}. Make room and run {} again", trainer_.steps(),
+      throw FileError(fmt::format("step {}: {} failed: {}; {}. Make room and run {} again", trainer_.steps(), what,
                                   error.what(), kept, environment_.resume_command));
     }
-    console.line(fmt::format("step {}: saving failed: {}; {}", trainer_.steps(), error.what(), kept));
+    console.line(fmt::format("step {}: {} failed: {}; {}", trainer_.steps(), what, error.what(), kept));
     while (policy == "pause") {
-      console.line(fmt::format("training pauses; the next attempt is in {:.0f} seconds", kPauseSeconds));
-      for (double waited = 0.0; waited < kPauseSeconds; waited += 0.1) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(100));
-        if (environment_.stop_requested && environment_.stop_requested()) {
-          throw FileError(fmt::format("step {}: not saved: {}; {}", trainer_.steps(), error.what(), kept));
-        }
+      console.line(fmt::format("training pauses; the next attempt is in {} seconds", config_.checkpoint.pause_seconds));
+      if (stopped_while_waiting()) {
+        console.finish();
+        throw FileError(fmt::format("step {}: {} failed: {}; {}. Make room and run {} again", trainer_.steps(), what,
+                                    error.what(), kept, environment_.resume_command));
       }
       try {
-        outputs_.save(trainer_, state(), /*wait=*/true);
-        console.line(fmt::format("step {}: saved; training goes on", trainer_.steps()));
-        return;
-      } catch (const FileError& again) {
-        console.line(fmt::format("step {}: saving failed: {}", trainer_.steps(), again.what()));
+        again();
+        console.line(fmt::format("step {}: {} worked; training goes on", trainer_.steps(), what));
+        return true;
+      } catch (const FileError& failure) {
+        console.line(fmt::format("step {}: {} failed: {}", trainer_.steps(), what, failure.what()));
       }
     }
+    return false;
+  }
+
+  // Waits as long as a pause lasts; true when somebody wants the run to end.
+  bool stopped_while_waiting() const {
+    const Clock::time_point begin = Clock::now();
+    while (seconds_since(begin) < config_.checkpoint.pause_seconds) {
+      if (environment_.stop_requested && environment_.stop_requested()) {
+        return true;
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+    return environment_.stop_requested && environment_.stop_requested();
   }
 
   const Config& config_;

@@ -109,7 +109,7 @@ void EventFile::scalars(std::int64_t step, const std::vector<std::pair<std::stri
     one.add_string(value::kTag, tag);
     one.add_float(value::kSimpleValue, static_cast<float>(number));
   }
-  write_event(step, event::kSummary, message);
+  keep_event(step, event::kSummary, message);
 }
 
 void EventFile::text(std::int64_t step, const std::string& tag, const std::string& markdown) {
@@ -132,7 +132,19 @@ void EventFile::text(std::int64_t step, const std::string& tag, const std::strin
     protozero::pbf_writer plugin{about, metadata::kPluginData};
     plugin.add_string(metadata::kPluginName, "text");
   }
-  write_event(step, event::kSummary, message);
+  keep_event(step, event::kSummary, message);
+}
+
+void EventFile::sync() {
+  file_->retry();
+  file_->sync();
+}
+
+void EventFile::keep_event(std::int64_t step, int field, std::string_view message) {
+  try {
+    write_event(step, field, message);
+  } catch (const FileError&) {  // sync() tries again and tells
+  }
 }
 
 void EventFile::write_event(std::int64_t step, int field, std::string_view message) {

@@ -26,11 +26,14 @@ class EventFile {
   // later ones is hidden by TensorBoard.  Throws FileError.
   EventFile(const std::filesystem::path& folder, std::int64_t first_step);
 
+  // What the system does not take is kept for sync().
   void scalars(std::int64_t step, const std::vector<std::pair<std::string, double>>& values);
   void text(std::int64_t step, const std::string& tag, const std::string& markdown);
-  void sync() { file_->sync(); }
+  // Writes what was kept and makes everything durable.  Throws FileError; it may be asked again.
+  void sync();
 
  private:
+  void keep_event(std::int64_t step, int field, std::string_view message);
   void write_event(std::int64_t step, int field, std::string_view message);
 
   std::unique_ptr<AppendFile> file_;

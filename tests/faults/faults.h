@@ -14,6 +14,7 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <optional>
 #include <sstream>
@@ -40,7 +41,8 @@ struct FaultPlan {
   std::string call = {};  // empty: nothing fails, calls are only counted
   std::int64_t fail_at = 0;
   std::int64_t kill_at = 0;
-  std::string error = {};  // "ENOSPC"; empty: the call's own default
+  std::int64_t delay_ms = 0;  // the call sleeps instead of failing
+  std::string error = {};     // "ENOSPC"; empty: the call's own default
   std::filesystem::path under = {};
   std::optional<std::int64_t> disk_bytes = {};
   std::filesystem::path trace = {};
@@ -50,6 +52,8 @@ struct ChildLimits {
   std::chrono::milliseconds time{60'000};  // then SIGKILL, to what it started too
   int signal = 0;                          // sent once, this long after the start
   std::chrono::milliseconds signal_after{0};
+  // Asked every few milliseconds with what the child has printed so far; it may send signals, or start others.
+  std::function<void(pid_t child, const std::string& out)> watch = {};
 };
 
 struct ChildEnd {
@@ -70,6 +74,7 @@ inline std::vector<std::string> environment_of(const FaultPlan& plan, const std:
     all.push_back(std::string("LD_PRELOAD=") + kFaultsLibrary);
     all.push_back("CARAVAN_FAULT_CALL=" + plan.call);
     all.push_back("CARAVAN_FAULT_AT=" + std::to_string(plan.fail_at));
+    all.push_back("CARAVAN_FAULT_DELAY_MS=" + std::to_string(plan.delay_ms));
     all.push_back("CARAVAN_FAULT_KILL_AT=" + std::to_string(plan.kill_at));
     all.push_back("CARAVAN_FAULT_ERRNO=" + plan.error);
     all.push_back("CARAVAN_FAULT_UNDER=" + plan.under.string());
@@ -111,7 +116,10 @@ inline void follow(pid_t child, int out, int err, const ChildLimits& limits, Chi
       kill(-child, SIGKILL);
       end.timed_out = true;
     }
-    poll(pipes, 2, 5);
+    if (limits.watch) {
+      limits.watch(child, end.out);
+    }
+    poll(pipes, 2, 2);
     for (int i = 0; i < 2; ++i) {
       if (pipes[i].fd >= 0 && pipes[i].revents != 0) {
         char bytes[4096];

@@ -21,7 +21,7 @@ TEST(AppendFile, GoesOnWhereTheFileEnds) {
   EXPECT_THROW(AppendFile(scratch.path() / "no" / "log"), FileError);
 }
 
-TEST(AppendFile, LeavesNoPieceOfARecordThatDidNotFit) {
+TEST(AppendFile, LeavesNoPieceOfARecordThatDidNotFitAndWritesItLater) {
   const test::ScratchDirectory scratch;
   const auto path = scratch.path() / "log";
   AppendFile file(path);
@@ -39,7 +39,7 @@ TEST(AppendFile, LeavesNoPieceOfARecordThatDidNotFit) {
   EXPECT_NE(message.find("took 3 of 9 bytes"), std::string::npos) << message;
   EXPECT_EQ(test::read_file(path), "12345678\n");
   file.append("next\n");
-  EXPECT_EQ(test::read_file(path), "12345678\nnext\n");
+  EXPECT_EQ(test::read_file(path), "12345678\nabcdefgh\nnext\n") << "kept until there is room";
 }
 
 }  // namespace

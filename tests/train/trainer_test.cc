@@ -187,7 +187,7 @@ TEST(Trainer, RefusesACheckpointOfAnotherModel) {
 }
 
 void poison(const Trainer& trainer) {
-  const Tensor& tensor = trainer.tensors().front().tensor;
+  const Tensor tensor = trainer.tensors().front().tensor;
   std::vector<float> values = to_floats(tensor);
   std::fill(values.begin(), values.end(), std::numeric_limits<float>::quiet_NaN());
   copy_from_host(tensor, std::as_bytes(std::span(values)));
