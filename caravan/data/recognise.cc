@@ -118,6 +118,12 @@ std::vector<fs::path> files_below(const fs::path& directory) {
     }
     if (!fs::is_directory(status)) {
       files.push_back(entry->path());
+    } else if (entry->is_symlink(error)) {
+      throw InputError(
+          fmt::format("{}: is a link to a directory; links are not followed, since they may lead in circles: name what "
+                      "it points to "
+                      "as a data set of its own",
+                      entry->path().string()));
     }
   }
   if (error) {
