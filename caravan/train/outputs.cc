@@ -1,6 +1,7 @@
 #include "caravan/train/outputs.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -19,6 +20,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::int64_t kSmallFile = 1 << 20;
+constexpr const char* kExported = "exported.json";  // what the Hugging Face directory was made of
 
 void make_folder(const fs::path& folder) {
   std::error_code failure;
@@ -41,16 +43,22 @@ LoadParts parts_of(const CheckpointSection& section) {
           taken(section.exclude_from_loading, "dataloader"), taken(section.exclude_from_loading, "train_state")};
 }
 
-// Which step the exported model is of, or -1.
-std::int64_t exported_step(const fs::path& marker) {
-  std::error_code ignored;
-  if (!fs::is_regular_file(marker, ignored)) {
-    return -1;
+void require_step(const fs::path& folder, std::int64_t step) {
+  const std::vector<std::int64_t> steps = checkpoint::complete_steps(folder);
+  if (std::ranges::find(steps, step) == steps.end()) {
+    throw ConfigError(fmt::format("checkpoint.load_step {}: {} has no whole checkpoint of that step; {}", step,
+                                  folder.string(),
+                                  steps.empty() ? "it has none" : fmt::format("there are {}", fmt::join(steps, ", "))));
   }
-  const Json json = parse_json(read_text_file(marker, kSmallFile), marker.string());
-  return json.is_object() && json.contains("step") && json["step"].is_number_integer()
-             ? json["step"].get<std::int64_t>()
-             : -1;
+}
+
+// Whether the marker of an export says this; a damaged one says nothing.
+bool says(const fs::path& marker, const Json& exported) {
+  try {
+    return parse_json(read_text_file(marker, kSmallFile), marker.string()) == exported;
+  } catch (const Error&) {
+    return false;
+  }
 }
 
 }  // namespace
@@ -90,12 +98,13 @@ void Outputs::keep_assets(std::vector<fs::path>& companions, const model_io::HfC
   }
 }
 
-std::optional<Resumed> Outputs::resume(Trainer& trainer, std::ostream& out) {
+std::optional<Resumed> Outputs::resume(Trainer& trainer, std::int64_t total_steps, std::ostream& out) {
   const CheckpointSection& section = config_.checkpoint;
   const fs::path folder = folder_ / section.folder;
   if (section.enable) {
     std::optional<checkpoint::CheckpointReader> reader;
     if (section.load_step >= 0) {
+      require_step(folder, section.load_step);
       reader = checkpoint::CheckpointReader::open(checkpoint::step_directory(folder, section.load_step));
     } else {
       std::vector<std::string> warnings;
@@ -105,7 +114,10 @@ std::optional<Resumed> Outputs::resume(Trainer& trainer, std::ostream& out) {
       }
     }
     if (reader) {
-      const TrainState state = load_into(trainer, *reader, parts_of(section));
+      LoadParts parts = parts_of(section);
+      const TrainState saved = parse_train_state(reader->state(), (reader->directory() / "manifest.json").string());
+      parts.optimizer = parts.optimizer && (saved.step < total_steps || holds_optimizer(*reader));
+      const TrainState state = load_into(trainer, *reader, parts);
       out << fmt::format("going on from {}: step {}\n", reader->directory().string(), state.step);
       return Resumed{state, /*same_run=*/true};
     }
@@ -124,8 +136,8 @@ std::optional<Resumed> Outputs::resume(Trainer& trainer, std::ostream& out) {
   return Resumed{state, /*same_run=*/false};
 }
 
-void Outputs::save(const Trainer& trainer, const TrainState& state, bool wait) {
-  const bool model_only = config_.checkpoint.last_save_model_only && wait;
+void Outputs::save(const Trainer& trainer, const TrainState& state, bool wait, bool last) {
+  const bool model_only = config_.checkpoint.last_save_model_only && last;
   const std::vector<checkpoint::NamedTensor> tensors = model_only ? trainer.model_tensors() : trainer.tensors();
   if (wait || config_.checkpoint.async_mode == "disabled") {
     store_.save(state.step, tensors, to_json(state));
@@ -156,9 +168,9 @@ fs::path Outputs::newest_checkpoint() const {
 fs::path Outputs::export_model(const model_io::LoadedModel& model, std::int64_t step,
                                const std::vector<fs::path>& companions) {
   const fs::path directory = folder_ / config_.checkpoint.hf_folder;
-  const fs::path marker = folder_ / "exported.json";
+  const Json exported = {{"step", step}, {"dtype", config_.checkpoint.export_dtype}};
   std::error_code ignored;
-  if (exported_step(marker) == step && fs::is_regular_file(directory / "config.json", ignored)) {
+  if (says(folder_ / kExported, exported) && fs::is_regular_file(directory / "config.json", ignored)) {
     return directory;
   }
   model_io::SaveOptions options;
@@ -166,8 +178,16 @@ fs::path Outputs::export_model(const model_io::LoadedModel& model, std::int64_t 
   options.replace = true;
   options.companions = companions;
   model_io::save_model(model, directory, options);
-  write_text_file(marker, fmt::format("{{\"step\": {}}}\n", step));
+  write_text_file(folder_ / kExported, exported.dump() + "\n");
   return directory;
+}
+
+void Outputs::forget_export() {
+  std::error_code failure;
+  fs::remove(folder_ / kExported, failure);
+  if (failure) {
+    throw FileError(fmt::format("{}: cannot be removed: {}", (folder_ / kExported).string(), failure.message()));
+  }
 }
 
 }  // namespace caravan::train

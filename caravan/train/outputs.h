@@ -33,10 +33,12 @@ class Outputs {
 
   // The newest whole checkpoint of this folder (or the one of checkpoint.load_step), else what
   // checkpoint.initial_load_path says, read into the trainer; nothing when training begins from its initial values or
-  // from a Hugging Face directory.  Tells on `out` what it chose and what it passed over.
-  std::optional<Resumed> resume(Trainer& trainer, std::ostream& out);
+  // from a Hugging Face directory.  Tells on `out` what it chose and what it passed over.  A checkpoint of weights alone
+  // will do when it is of step `total_steps` or a later one.
+  std::optional<Resumed> resume(Trainer& trainer, std::int64_t total_steps, std::ostream& out);
 
-  void save(const Trainer& trainer, const TrainState& state, bool wait);
+  // `wait`: it is whole when this returns.  `last`: of the run's last step, where checkpoint.last_save_model_only counts.
+  void save(const Trainer& trainer, const TrainState& state, bool wait, bool last);
   // Throws the failure of a save that ended in the meantime.
   void check_saving();
   // Waits for a save under way; a failure of it is kept quiet.
@@ -44,9 +46,12 @@ class Outputs {
   // The newest complete checkpoint of this folder, or empty.
   std::filesystem::path newest_checkpoint() const;
 
-  // Writes the Hugging Face directory and returns it.  It stands there already when this step was exported before.
+  // Writes the Hugging Face directory and returns it, unless it is there already, of this step and dtype.
   std::filesystem::path export_model(const model_io::LoadedModel& model, std::int64_t step,
                                      const std::vector<std::filesystem::path>& companions);
+
+  // What was exported is of other weights as soon as a step is trained.
+  void forget_export();
 
   const std::filesystem::path& folder() const { return folder_; }
 

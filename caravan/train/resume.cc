@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -13,6 +14,8 @@
 namespace caravan::train {
 
 namespace {
+
+constexpr const char* kOptimizerPrefix = "optimizer.";
 
 // One typed field of the state; strangers write files too.
 template <typename T>
@@ -64,7 +67,7 @@ void check_same_model(const Trainer& trainer, const checkpoint::CheckpointReader
   }
   std::size_t stored = 0;
   for (const auto& [name, tensor] : manifest.tensors) {
-    stored += name.starts_with("optimizer.") ? 0 : 1;
+    stored += name.starts_with(kOptimizerPrefix) ? 0 : 1;
   }
   if (stored != trainer.model_tensors().size()) {
     throw ConfigError(
@@ -117,8 +120,19 @@ TrainState parse_train_state(const Json& json, const std::string& source) {
   return state;
 }
 
+bool holds_optimizer(const checkpoint::CheckpointReader& reader) {
+  return std::ranges::any_of(reader.manifest().tensors,
+                             [](const auto& one) { return one.first.starts_with(kOptimizerPrefix); });
+}
+
 TrainState load_into(Trainer& trainer, const checkpoint::CheckpointReader& reader, const LoadParts& parts) {
   const TrainState saved = parse_train_state(reader.state(), (reader.directory() / "manifest.json").string());
+  if (parts.optimizer && !holds_optimizer(reader)) {
+    throw ConfigError(
+        fmt::format("{}: holds the weights alone (checkpoint.last_save_model_only), so that its run cannot be "
+                    "continued; train on from them in another job.dump_folder with checkpoint.initial_load_path",
+                    reader.directory().string()));
+  }
   const std::vector<checkpoint::NamedTensor> wanted = parts.optimizer ? trainer.tensors() : trainer.model_tensors();
   check_same_model(trainer, reader, wanted);
   for (const checkpoint::NamedTensor& one : wanted) {

@@ -62,8 +62,11 @@ struct LoadParts {
   bool train_state = true;
 };
 
+// Whether there is more in it than weights (checkpoint.last_save_model_only).
+bool holds_optimizer(const checkpoint::CheckpointReader& reader);
+
 // Reads the tensors into the trainer and returns the state.  Throws ConfigError when the checkpoint holds another model
-// (naming the first difference), FormatError when it is damaged.
+// (naming the first difference) or lacks the optimizer that `parts` wants, FormatError when it is damaged.
 TrainState load_into(Trainer& trainer, const checkpoint::CheckpointReader& reader, const LoadParts& parts);
 
 // One sentence for each fact that changed since the checkpoint was written: bits may differ from an undisturbed run.

@@ -83,8 +83,7 @@ class Run {
     summary.total_steps = total_;
     if (trainer_.steps() >= total_) {
       environment_.out << fmt::format(
-          "finished: the checkpoint of step {} is the last of {} steps; raise training.steps "
-          "to train on\n",
+          "finished: the checkpoint is of step {} and the run has {} steps; raise training.steps to train on\n",
           trainer_.steps(), total_);
     } else {
       train(plan, summary);
@@ -116,7 +115,7 @@ class Run {
   }
 
   void go_on_where_it_ended() {
-    std::optional<Resumed> resumed = outputs_.resume(trainer_, environment_.out);
+    std::optional<Resumed> resumed = outputs_.resume(trainer_, total_, environment_.out);
     if (!resumed) {
       return;
     }
@@ -156,6 +155,7 @@ class Run {
     Console console(environment_.out, environment_.terminal,
                     environment_.terminal && !config_.metrics.disable_color_printing, trainer_.steps() + 1, total_,
                     config_.metrics.log_freq);
+    outputs_.forget_export();
     bool stopped = false;
     while (trainer_.steps() < total_ && !stopped) {
       one_step(loader, files, console);
@@ -164,7 +164,7 @@ class Run {
       const bool last = step == total_;
       evaluate_when_due(step, last, files, console);
       sample_when_due(step, last, files, console);
-      save_when_due(step, last || stopped, console);
+      save_when_due(step, last, last || stopped, console);
       files.flush();
     }
     console.finish();
@@ -271,28 +271,28 @@ class Run {
     }
   }
 
-  void save_when_due(std::int64_t step, bool last, Console& console) {
+  void save_when_due(std::int64_t step, bool last, bool ends, Console& console) {
     if (!config_.checkpoint.enable || config_.checkpoint.load_only) {
       return;
     }
-    const bool due = last || step % config_.checkpoint.interval == 0 ||
+    const bool due = ends || step % config_.checkpoint.interval == 0 ||
                      (step == 1 && config_.checkpoint.enable_first_step_checkpoint);
     try {
       outputs_.check_saving();
       if (due) {
-        outputs_.save(trainer_, state(), /*wait=*/last);
+        outputs_.save(trainer_, state(), /*wait=*/ends, last);
       }
     } catch (const FileError& error) {
-      after_failed_save(error, last, console);
+      after_failed_save(error, last, ends, console);
     }
   }
 
-  void after_failed_save(const FileError& error, bool last, Console& console) {
+  void after_failed_save(const FileError& error, bool last, bool ends, Console& console) {
     const fs::path newest = outputs_.newest_checkpoint();
     const std::string kept =
         newest.empty() ? "there is no earlier checkpoint" : "the checkpoint " + newest.string() + " is whole";
     const std::string& policy = config_.checkpoint.on_save_failure;
-    if (policy == "stop" || (policy == "continue" && last)) {
+    if (policy == "stop" || (policy == "continue" && ends)) {
       console.finish();
       throw FileError(fmt::format("step {}: saving failed: {}; {}. Make room and run {} again", trainer_.steps(),
                                   error.what(), kept, environment_.resume_command));
@@ -307,7 +307,7 @@ class Run {
         }
       }
       try {
-        outputs_.save(trainer_, state(), /*wait=*/true);
+        outputs_.save(trainer_, state(), /*wait=*/true, last);
         console.line(fmt::format("step {}: saved; training goes on", trainer_.steps()));
         return;
       } catch (const FileError& again) {
@@ -346,6 +346,22 @@ void print_start(const Config& config, const Prepared& prepared, const ops::Cont
                      micro_batches(config, 1) * config.training.local_batch_size,
                      to_string(compute_dtype(config, ctx.isa)), ctx.threads, to_string(ctx.isa));
   out << format_plan(plan);
+}
+
+// The command that continues a stopped run; what would make it begin elsewhere is named.
+std::string how_to_go_on(const Config& config, const std::string& command, std::int64_t step) {
+  const CheckpointSection& section = config.checkpoint;
+  if (!section.enable || section.load_only) {
+    return fmt::format("nothing was saved, as checkpoint.{} says", section.enable ? "load_only" : "enable");
+  }
+  std::string text = "to go on: " + command;
+  if (section.load_step >= 0) {
+    text += fmt::format(", with checkpoint.load_step {} instead of {}", step, section.load_step);
+  }
+  if (!section.exclude_from_loading.empty()) {
+    text += ", without checkpoint.exclude_from_loading";
+  }
+  return text;
 }
 
 std::string not_fitting(const Config& config, const model_io::HfConfig& architecture, const Prompts& prompts,
@@ -397,8 +413,8 @@ RunSummary run_training(const Config& config, const RunEnvironment& environment)
   Run run(config, environment, std::move(prepared), ctx, outputs);
   const RunSummary summary = run.run(plan);
   if (summary.stopped) {
-    environment.out << fmt::format("stopped at step {} of {}; to go on: {}\n", summary.step, summary.total_steps,
-                                   environment.resume_command);
+    environment.out << fmt::format("stopped at step {} of {}; {}\n", summary.step, summary.total_steps,
+                                   how_to_go_on(config, environment.resume_command, summary.step));
   } else if (!summary.model.empty()) {
     environment.out << fmt::format("the model is in {}; next: caravan generate --model {} --prompt \"...\"\n",
                                    summary.model.string(), summary.model.string());
