@@ -43,6 +43,24 @@ LoadParts parts_of(const CheckpointSection& section) {
           taken(section.exclude_from_loading, "dataloader"), taken(section.exclude_from_loading, "train_state")};
 }
 
+// The two mistakes that are made with checkpoint.initial_load_path.
+void require_checkpoint(const fs::path& path) {
+  std::error_code ignored;
+  if (is_checkpoint(path) || !fs::is_directory(path, ignored)) {
+    return;
+  }
+  const std::vector<std::int64_t> steps = checkpoint::complete_steps(path);
+  if (!steps.empty()) {
+    throw ConfigError(
+        fmt::format("checkpoint.initial_load_path {}: is a folder of checkpoints; name one of them, as {}",
+                    path.string(), checkpoint::step_directory(path, steps.back()).string()));
+  }
+  if (fs::exists(path / "config.json", ignored)) {
+    throw ConfigError(fmt::format(
+        "checkpoint.initial_load_path {}: is a Hugging Face folder; set checkpoint.initial_load_in_hf", path.string()));
+  }
+}
+
 void require_step(const fs::path& folder, std::int64_t step) {
   const std::vector<std::int64_t> steps = checkpoint::complete_steps(folder);
   if (std::ranges::find(steps, step) == steps.end()) {
@@ -70,11 +88,11 @@ Outputs::Outputs(const Config& config)
 
 void Outputs::prepare_folders() {
   make_folder(folder_);
+  if (config_.checkpoint.enable) {
+    store_.prepare();  // first: it refuses a folder that another run is using, whose config.toml must stay
+  }
   // Its own first file proves that the folder can be written to.
   write_text_file(folder_ / "config.toml", print_toml(config_));
-  if (config_.checkpoint.enable) {
-    store_.prepare();
-  }
 }
 
 void Outputs::keep_assets(std::vector<fs::path>& companions, const model_io::HfConfig& architecture,
@@ -89,10 +107,12 @@ void Outputs::keep_assets(std::vector<fs::path>& companions, const model_io::HfC
   if (write_generation_config) {
     Json json = parse_json(model_io::format_generation_config(architecture), "generation_config.json");
     json.erase("_from_model_config");
-    json["do_sample"] = true;
-    json["temperature"] = config.sampling.temperature > 0.0 ? config.sampling.temperature : 1.0;
-    json["top_k"] = config.sampling.top_k;
-    json["top_p"] = config.sampling.top_p;
+    json["do_sample"] = config.sampling.temperature > 0.0;
+    if (config.sampling.temperature > 0.0) {
+      json["temperature"] = config.sampling.temperature;
+      json["top_k"] = config.sampling.top_k;
+      json["top_p"] = config.sampling.top_p;
+    }
     write_text_file(assets / "generation_config.json", json.dump(2) + "\n");
     companions.push_back(assets / "generation_config.json");
   }
@@ -125,6 +145,7 @@ std::optional<Resumed> Outputs::resume(Trainer& trainer, std::int64_t total_step
   if (section.initial_load_path.empty() || section.initial_load_in_hf) {
     return std::nullopt;
   }
+  require_checkpoint(section.initial_load_path);
   const auto reader = checkpoint::CheckpointReader::open(section.initial_load_path);
   LoadParts parts = parts_of(section);
   if (section.initial_load_model_only) {

@@ -417,7 +417,7 @@ RunSummary run_training(const Config& config, const RunEnvironment& environment)
                                    how_to_go_on(config, environment.resume_command, summary.step));
   } else if (!summary.model.empty()) {
     environment.out << fmt::format("the model is in {}; next: caravan generate --model {} --prompt \"...\"\n",
-                                   summary.model.string(), summary.model.string());
+                                   summary.model.string(), shell_word(summary.model.string()));
   }
   return summary;
 }

@@ -284,6 +284,32 @@ TEST_F(TrainRun, ValidatesOnWhatItHoldsOut) {
   EXPECT_EQ(steps, (std::vector<std::int64_t>{1, 3, 6}));
 }
 
+TEST_F(TrainRun, LeavesARunningRunsFilesAlone) {
+  run(config_);
+  checkpoint::CheckpointStore other({folder() / "checkpoint"});
+  other.prepare();
+  const std::string saved = test::read_file(folder() / "config.toml");
+  config_.training.steps = 8;
+  EXPECT_NE(test::message_of<FileError>([&] { run(config_); }).find("another run"), std::string::npos);
+  EXPECT_EQ(test::read_file(folder() / "config.toml"), saved);
+}
+
+TEST_F(TrainRun, TellsWhatInitialLoadPathShouldHaveBeen) {
+  run(config_);
+  Config second = config_;
+  second.job.dump_folder = folder("second").string();
+  second.checkpoint.initial_load_path = (folder() / "checkpoint").string();
+  EXPECT_NE(test::message_of<ConfigError>([&] { run(second); }).find("step-6"), std::string::npos);
+  second.checkpoint.initial_load_path = (folder() / "model").string();
+  EXPECT_NE(test::message_of<ConfigError>([&] { run(second); }).find("initial_load_in_hf"), std::string::npos);
+}
+
+TEST_F(TrainRun, GreedySamplesMakeAGreedyGenerationConfig) {
+  config_.sampling.temperature = 0.0;
+  run(config_);
+  EXPECT_EQ(read_json(folder() / "model" / "generation_config.json").at("do_sample"), false);
+}
+
 TEST_F(TrainRun, BeginsFromAnotherRunsCheckpoint) {
   run(config_);
   Config second = config_;
