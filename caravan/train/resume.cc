@@ -173,6 +173,27 @@ std::vector<std::string> changes_since(const TrainState& saved, const DataIdenti
   return result;
 }
 
+std::vector<std::string> model_changes(const TrainState& saved, const model_io::HfConfig& architecture) {
+  const Json before = parse_json(saved.model, "the checkpoint's \"model\"");
+  const Json now = parse_json(model_io::format_hf_config(architecture, DType::kF32), "config.json");
+  std::vector<std::string> result;
+  for (const auto& [name, value] : now.items()) {
+    const auto found = before.find(name);
+    const std::string was = found == before.end() ? "nothing" : found->dump();
+    if (was == value.dump()) {
+      continue;
+    }
+    if (name == "num_attention_heads" || name == "num_key_value_heads") {
+      throw ConfigError(
+          fmt::format("the checkpoint is of another model: {} was {}, here it is {}; choose another "
+                      "job.dump_folder, or the model that was trained there",
+                      name, was, value.dump()));
+    }
+    result.push_back(fmt::format("the model's {} was {} and is {} now", name, was, value.dump()));
+  }
+  return result;
+}
+
 model_io::LoadedModel load_checkpoint_model(ops::Context& ctx, const std::filesystem::path& directory, DType dtype) {
   const checkpoint::CheckpointReader reader = checkpoint::CheckpointReader::open(directory);
   const std::string source = (directory / "manifest.json").string();

@@ -72,6 +72,10 @@ TrainState load_into(Trainer& trainer, const checkpoint::CheckpointReader& reade
 // One sentence for each fact that changed since the checkpoint was written: bits may differ from an undisturbed run.
 std::vector<std::string> changes_since(const TrainState& saved, const DataIdentity& data, const Machine& machine);
 
+// One sentence for each entry of config.json that differs from the checkpoint's.  Throws ConfigError for those that
+// shapes do not tell and weights cannot survive: the numbers of heads.
+std::vector<std::string> model_changes(const TrainState& saved, const model_io::HfConfig& architecture);
+
 // The model of a checkpoint without its optimizer, for export and generation.  `dtype`: what it computes in.
 // Throws FileError, FormatError.
 model_io::LoadedModel load_checkpoint_model(ops::Context& ctx, const std::filesystem::path& directory, DType dtype);

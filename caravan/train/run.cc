@@ -39,11 +39,12 @@ double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-ops::Context context_of(const Config& config) {
+// `capacity` in bytes; 0: what this machine has.
+ops::Context context_of(const Config& config, std::int64_t capacity) {
   return ops::make_context({.backend = config.training.backend == "ref" ? ops::Backend::kRef : ops::Backend::kCpu,
                             .dry_run = false,
                             .threads = static_cast<int>(config.training.threads),
-                            .memory_capacity = 0});
+                            .memory_capacity = capacity});
 }
 
 Prepared prepare_with_bar(const Config& config, const RunEnvironment& environment) {
@@ -120,6 +121,9 @@ class Run {
       return;
     }
     next_row_ = resumed->state.next_row;
+    for (const std::string& change : model_changes(resumed->state, prepared_.architecture)) {
+      environment_.out << "warning: " << change << "\n";
+    }
     if (resumed->same_run) {
       for (const std::string& change : changes_since(resumed->state, prepared_.data, machine_)) {
         environment_.out << "warning: " << change << "\n";
@@ -146,8 +150,12 @@ class Run {
     loading.prefetch = static_cast<int>(config_.training.prefetch_steps);
     data::Loader loader(*prepared_.rows, loading);
     if (ctx_.backend != ops::Backend::kRef) {
-      peak_.emplace(ctx_, compute_);
-      peak_->measure(kPeakSeconds);
+      try {
+        peak_.emplace(ctx_, compute_);
+        peak_->measure(kPeakSeconds);
+      } catch (const OutOfMemoryError&) {
+        peak_.reset();  // mfu is not worth a run
+      }
     }
     MetricsFiles files(outputs_.folder() / "metrics.jsonl",
                        config_.metrics.enable_tensorboard ? outputs_.folder() / config_.metrics.save_tb_folder : "",
@@ -401,14 +409,20 @@ RunSummary run_training(const Config& config, const RunEnvironment& environment)
   outputs.prepare_folders();
   Prepared prepared = prepare_with_bar(config, environment);
   outputs.keep_assets(prepared.companions, prepared.architecture, config, !prepared.start);
-  ops::Context ctx = context_of(config);
+  ops::Context ctx = context_of(config, 0);
 
-  // The plan walks over a batch like the first one; short documents make other layouts but no more rows.
+  // The plan walks over full rows of one sequence each; short documents take somewhat more workspace.
   const Prompts prompts = sample_prompts(config, prepared.tokenizer ? &*prepared.tokenizer : nullptr);
   const MemoryPlan plan = plan_memory(config, prepared.architecture, full_batches(config, 1), prompts, usable_memory());
   print_start(config, prepared, ctx, plan, environment.out);
   if (!plan.fits()) {
     throw OutOfMemoryError(not_fitting(config, prepared.architecture, prompts, plan));
+  }
+  // Under a limit on address space the system may grant half of what there is, and not the part that was planned.
+  if (ctx.allocator->use().capacity < plan.use.high_water) {
+    constexpr std::int64_t kShareForShortDocuments = 16;  // whose layouts take more workspace than the plan's
+    ctx.allocator.reset();                                // its address space first
+    ctx = context_of(config, plan.use.high_water + plan.use.high_water / kShareForShortDocuments);
   }
   Run run(config, environment, std::move(prepared), ctx, outputs);
   const RunSummary summary = run.run(plan);

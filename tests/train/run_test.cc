@@ -238,6 +238,21 @@ TEST_F(TrainRun, RefusesACheckpointOfAnotherModel) {
   EXPECT_NE(message.find("of another model"), std::string::npos) << message;
 }
 
+// Matrices of four heads of 8 and of two heads of 16 have the same shapes.
+TEST_F(TrainRun, RefusesACheckpointWithOtherHeadsAndWarnsOfAnotherRope) {
+  run(config_);
+  Config theta = config_;
+  theta.training.steps = 7;
+  theta.model.rope_theta = 500.0;
+  EXPECT_NE(run(theta).out.find("warning: the model's rope_theta was 10000.0 and is 500.0 now"), std::string::npos);
+  config_.training.steps = 8;
+  config_.model.num_attention_heads = 2;
+  config_.model.num_key_value_heads = 1;
+  config_.model.head_dim = 16;
+  const std::string message = test::message_of<ConfigError>([&] { run(config_); });
+  EXPECT_NE(message.find("num_attention_heads was 4, here it is 2"), std::string::npos) << message;
+}
+
 TEST_F(TrainRun, EpochsDecideTheNumberOfSteps) {
   config_.training.steps.reset();
   config_.training.epochs = 2;
