@@ -33,11 +33,11 @@ class Outputs {
 
   // The newest whole checkpoint of this folder (or the one of checkpoint.load_step), else what
   // checkpoint.initial_load_path says, read into the trainer; nothing when training begins from its initial values or
-  // from a Hugging Face directory.  Tells on `out` what it chose and what it passed over.  A checkpoint of weights alone
-  // will do when it is of step `total_steps` or a later one.
+  // from a Hugging Face directory.  Tells on `out` what it chose and what it passed over.  A checkpoint of weights
+  // alone will do when it is of step `total_steps` or a later one.
   std::optional<Resumed> resume(Trainer& trainer, std::int64_t total_steps, std::ostream& out);
 
-  // `wait`: it is whole when this returns.  `last`: of the run's last step, where checkpoint.last_save_model_only counts.
+  // `wait`: it is whole when this returns.  `last`: of the run's last step, where last_save_model_only counts.
   void save(const Trainer& trainer, const TrainState& state, bool wait, bool last);
   // Throws the failure of a save that ended in the meantime.
   void check_saving();
