@@ -120,9 +120,8 @@ std::vector<fs::path> files_below(const fs::path& directory) {
       files.push_back(entry->path());
     } else if (entry->is_symlink(error)) {
       throw InputError(
-          fmt::format("{}: is a link to a directory; links are not followed, since they may lead in circles: name what "
-                      "it points to "
-                      "as a data set of its own",
+          fmt::format("{}: is a link to a directory, which is not followed, as it may lead in circles; name "
+                      "the directory itself as another data set",
                       entry->path().string()));
     }
   }

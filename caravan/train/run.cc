@@ -349,10 +349,11 @@ void print_start(const Config& config, const Prepared& prepared, const ops::Cont
       "data: {} tokens in {} documents, {} rows of {} an epoch{}\n", grouped(prepared.data.tokens),
       grouped(prepared.data.documents), grouped(prepared.rows->rows_per_epoch()), config.training.seq_len,
       prepared.validation ? fmt::format("; validation: {} rows", grouped(prepared.validation_rows)) : "");
-  out << fmt::format("steps: {} of {} rows; {} compute, f32 masters; {} threads, {}\n",
+  out << fmt::format("steps: {} of {} rows; {} compute, {} masters; {} threads, {}\n",
                      grouped(total_steps(config, prepared.rows->total_rows(), 1)),
                      micro_batches(config, 1) * config.training.local_batch_size,
-                     to_string(compute_dtype(config, ctx.isa)), ctx.threads, to_string(ctx.isa));
+                     to_string(compute_dtype(config, ctx.isa)), config.training.dtype == "float64" ? "f64" : "f32",
+                     ctx.threads, to_string(ctx.isa));
   out << format_plan(plan);
 }
 
