@@ -16,6 +16,9 @@ std::string grouped(std::int64_t number);
 // then "...".
 std::string printable(std::string_view text, std::size_t max_bytes = 200);
 
+// The text as one word that a shell reads back: quoted where it holds special characters.
+std::string shell_word(std::string_view text);
+
 // The word of `words` with the fewest edits to `word` (Damerau-Levenshtein, adjacent swaps count once), or nothing when
 // more than a third of the letters differ.
 std::optional<std::string> nearest_word(const std::string& word, std::span<const std::string> words);

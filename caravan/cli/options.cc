@@ -409,19 +409,9 @@ Invocation parse(const Program& program, std::span<const std::string> arguments)
 }
 
 std::string shell_line(std::span<const std::string> words) {
-  constexpr const char* kPlain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=./,:@%";
   std::string line;
   for (const std::string& word : words) {
-    line += line.empty() ? "" : " ";
-    if (!word.empty() && word.find_first_not_of(kPlain) == std::string::npos) {
-      line += word;
-      continue;
-    }
-    line += '\'';
-    for (const char c : word) {
-      line += c == '\'' ? std::string("'\\''") : std::string(1, c);
-    }
-    line += '\'';
+    line += (line.empty() ? "" : " ") + shell_word(word);
   }
   return line;
 }

@@ -117,7 +117,12 @@ void add_files_below(const fs::path& directory, std::vector<fs::path>& files) {
     }
     if (!fs::is_directory(status)) {
       files.push_back(path);
-    } else if (is_real_directory(path)) {  // a link could lead back here
+    } else if (!is_real_directory(path)) {
+      throw InputError(
+          fmt::format("{}: is a link to a directory, which is not followed, as it may lead in circles; name "
+                      "the directory itself as another data set",
+                      path.string()));
+    } else {
       add_files_below(path, files);
     }
   }

@@ -1,6 +1,7 @@
 #include "caravan/train/outputs.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -20,6 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::int64_t kSmallFile = 1 << 20;
+constexpr const char* kExported = "exported.json";  // what the Hugging Face directory was made of
 
 void make_folder(const fs::path& folder) {
   std::error_code failure;
@@ -42,21 +44,40 @@ LoadParts parts_of(const CheckpointSection& section) {
           taken(section.exclude_from_loading, "dataloader"), taken(section.exclude_from_loading, "train_state")};
 }
 
-bool has_optimizer(const checkpoint::CheckpointReader& reader) {
-  return std::ranges::any_of(reader.manifest().tensors,
-                             [](const auto& tensor) { return tensor.first.starts_with("optimizer."); });
+// The two mistakes that are made with checkpoint.initial_load_path.
+void require_checkpoint(const fs::path& path) {
+  std::error_code ignored;
+  if (is_checkpoint(path) || !fs::is_directory(path, ignored)) {
+    return;
+  }
+  const std::vector<std::int64_t> steps = checkpoint::complete_steps(path);
+  if (!steps.empty()) {
+    throw ConfigError(
+        fmt::format("checkpoint.initial_load_path {}: is a folder of checkpoints; name one of them, as {}",
+                    path.string(), checkpoint::step_directory(path, steps.back()).string()));
+  }
+  if (fs::exists(path / "config.json", ignored)) {
+    throw ConfigError(fmt::format(
+        "checkpoint.initial_load_path {}: is a Hugging Face folder; set checkpoint.initial_load_in_hf", path.string()));
+  }
 }
 
-// Which step the exported model is of, or -1.
-std::int64_t exported_step(const fs::path& marker) {
-  std::error_code ignored;
-  if (!fs::is_regular_file(marker, ignored)) {
-    return -1;
+void require_step(const fs::path& folder, std::int64_t step) {
+  const std::vector<std::int64_t> steps = checkpoint::complete_steps(folder);
+  if (std::ranges::find(steps, step) == steps.end()) {
+    throw ConfigError(fmt::format("checkpoint.load_step {}: {} has no whole checkpoint of that step; {}", step,
+                                  folder.string(),
+                                  steps.empty() ? "it has none" : fmt::format("there are {}", fmt::join(steps, ", "))));
   }
-  const Json json = parse_json(read_text_file(marker, kSmallFile), marker.string());
-  return json.is_object() && json.contains("step") && json["step"].is_number_integer()
-             ? json["step"].get<std::int64_t>()
-             : -1;
+}
+
+// Whether the marker of an export says this; a damaged one says nothing.
+bool says(const fs::path& marker, const Json& exported) {
+  try {
+    return parse_json(read_text_file(marker, kSmallFile), marker.string()) == exported;
+  } catch (const Error&) {
+    return false;
+  }
 }
 
 }  // namespace
@@ -91,10 +112,12 @@ void Outputs::keep_assets(std::vector<fs::path>& companions, const model_io::HfC
   if (write_generation_config) {
     Json json = parse_json(model_io::format_generation_config(architecture), "generation_config.json");
     json.erase("_from_model_config");
-    json["do_sample"] = true;
-    json["temperature"] = config.sampling.temperature > 0.0 ? config.sampling.temperature : 1.0;
-    json["top_k"] = config.sampling.top_k;
-    json["top_p"] = config.sampling.top_p;
+    json["do_sample"] = config.sampling.temperature > 0.0;
+    if (config.sampling.temperature > 0.0) {
+      json["temperature"] = config.sampling.temperature;
+      json["top_k"] = config.sampling.top_k;
+      json["top_p"] = config.sampling.top_p;
+    }
     write_text_file(assets / "generation_config.json", json.dump(2) + "\n");
     companions.push_back(assets / "generation_config.json");
   }
@@ -106,6 +129,7 @@ std::optional<Resumed> Outputs::resume(Trainer& trainer, std::ostream& out) {
   if (section.enable) {
     std::optional<checkpoint::CheckpointReader> reader;
     if (section.load_step >= 0) {
+      require_step(folder, section.load_step);
       reader = checkpoint::CheckpointReader::open(checkpoint::step_directory(folder, section.load_step));
     } else {
       std::vector<std::string> warnings;
@@ -116,7 +140,7 @@ std::optional<Resumed> Outputs::resume(Trainer& trainer, std::ostream& out) {
     }
     if (reader) {
       LoadParts parts = parts_of(section);
-      const bool model_only = parts.optimizer && !has_optimizer(*reader);
+      const bool model_only = parts.optimizer && !holds_optimizer(*reader);
       parts.optimizer = parts.optimizer && !model_only;
       const TrainState state = load_into(trainer, *reader, parts);
       out << fmt::format("going on from {}: step {}\n", reader->directory().string(), state.step);
@@ -126,6 +150,7 @@ std::optional<Resumed> Outputs::resume(Trainer& trainer, std::ostream& out) {
   if (section.initial_load_path.empty() || section.initial_load_in_hf) {
     return std::nullopt;
   }
+  require_checkpoint(section.initial_load_path);
   const auto reader = checkpoint::CheckpointReader::open(section.initial_load_path);
   LoadParts parts = parts_of(section);
   if (section.initial_load_model_only) {
@@ -169,9 +194,9 @@ fs::path Outputs::newest_checkpoint() const {
 fs::path Outputs::export_model(const model_io::LoadedModel& model, std::int64_t step,
                                const std::vector<fs::path>& companions) {
   const fs::path directory = folder_ / config_.checkpoint.hf_folder;
-  const fs::path marker = folder_ / "exported.json";
+  const Json exported = {{"step", step}, {"dtype", config_.checkpoint.export_dtype}};
   std::error_code ignored;
-  if (exported_step(marker) == step && fs::is_regular_file(directory / "config.json", ignored)) {
+  if (says(folder_ / kExported, exported) && fs::is_regular_file(directory / "config.json", ignored)) {
     return directory;
   }
   model_io::SaveOptions options;
@@ -179,8 +204,16 @@ fs::path Outputs::export_model(const model_io::LoadedModel& model, std::int64_t 
   options.replace = true;
   options.companions = companions;
   model_io::save_model(model, directory, options);
-  write_text_file(marker, fmt::format("{{\"step\": {}}}\n", step));
+  write_text_file(folder_ / kExported, exported.dump() + "\n");
   return directory;
+}
+
+void Outputs::forget_export() {
+  std::error_code failure;
+  fs::remove(folder_ / kExported, failure);
+  if (failure) {
+    throw FileError(fmt::format("{}: cannot be removed: {}", (folder_ / kExported).string(), failure.message()));
+  }
 }
 
 }  // namespace caravan::train

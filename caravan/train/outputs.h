@@ -46,9 +46,12 @@ class Outputs {
   // The newest complete checkpoint of this folder, or empty.
   std::filesystem::path newest_checkpoint() const;
 
-  // Writes the Hugging Face directory and returns it.  It stands there already when this step was exported before.
+  // Writes the Hugging Face directory and returns it, unless it is there already, of this step and dtype.
   std::filesystem::path export_model(const model_io::LoadedModel& model, std::int64_t step,
                                      const std::vector<std::filesystem::path>& companions);
+
+  // What was exported is of other weights as soon as a step is trained.
+  void forget_export();
 
   const std::filesystem::path& folder() const { return folder_; }
 

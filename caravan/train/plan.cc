@@ -53,7 +53,8 @@ std::vector<Change> changes_to_try(const Config& config) {
     modes.push_back("full");
   }
   std::vector<Change> result;
-  for (std::int64_t seq_len = config.training.seq_len; seq_len >= 1; seq_len /= 2) {
+  constexpr std::int64_t kShortest = 2;  // an id and its target
+  for (std::int64_t seq_len = config.training.seq_len; seq_len >= kShortest; seq_len /= 2) {
     for (std::int64_t batch = config.training.local_batch_size; batch >= 1; batch /= 2) {
       for (const std::string& one : modes) {
         result.push_back({one, batch, seq_len});
@@ -61,6 +62,17 @@ std::vector<Change> changes_to_try(const Config& config) {
     }
   }
   return result;
+}
+
+Config changed_by(const Config& config, const Change& change) {
+  const std::int64_t global = micro_batches(config, 1) * config.training.local_batch_size;
+  Config changed = config;
+  changed.activation_checkpoint.mode = change.mode;
+  changed.training.local_batch_size = change.local_batch;
+  changed.training.global_batch_size = global / change.local_batch * change.local_batch;
+  changed.training.seq_len = change.seq_len;
+  changed.validation.local_batch_size = std::min(config.validation.local_batch_size, change.local_batch);
+  return changed;
 }
 
 }  // namespace
@@ -122,14 +134,15 @@ MemoryPlan plan_memory(const Config& config, const model_io::HfConfig& architect
 
 std::optional<Suggestion> suggest(const Config& config, const model_io::HfConfig& architecture, const Prompts& prompts,
                                   std::int64_t available) {
-  const std::int64_t global = micro_batches(config, 1) * config.training.local_batch_size;
-  for (const Change& change : changes_to_try(config)) {
-    Config changed = config;
-    changed.activation_checkpoint.mode = change.mode;
-    changed.training.local_batch_size = change.local_batch;
-    changed.training.global_batch_size = global / change.local_batch * change.local_batch;
-    changed.training.seq_len = change.seq_len;
-    changed.validation.local_batch_size = std::min(config.validation.local_batch_size, change.local_batch);
+  const std::vector<Change> changes = changes_to_try(config);
+  // The last is the smallest: where it does not fit, none does, and a large model takes long to plan so often.
+  if (changes.empty() || !plan_memory(changed_by(config, changes.back()), architecture,
+                                      full_batches(changed_by(config, changes.back()), 1), prompts, available)
+                              .fits()) {
+    return std::nullopt;
+  }
+  for (const Change& change : changes) {
+    const Config changed = changed_by(config, change);
     MemoryPlan plan = plan_memory(changed, architecture, full_batches(changed, 1), prompts, available);
     if (!plan.fits()) {
       continue;

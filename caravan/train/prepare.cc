@@ -93,6 +93,20 @@ void check_lengths(const data::Documents& documents, std::int64_t seq_len, const
   }
 }
 
+// What no sequence of two ids is cut from would train nothing, and say a loss of 0.
+void require_targets(const data::Documents& documents, std::int64_t seq_len, const char* key) {
+  if (seq_len < 2) {
+    throw ConfigError(
+        fmt::format("{} {}: a sequence needs two ids, one to predict the other; give at least 2", key, seq_len));
+  }
+  for (std::int64_t i = 0; i < documents.size(); ++i) {
+    if (documents[i].size() > 1) {
+      return;
+    }
+  }
+  throw InputError("no document of the data set has two ids, so that there is nothing to predict; give longer ones");
+}
+
 void prepare_validation(const Config& config, Prepared& prepared, std::vector<data::Documents>& sets,
                         const PrepareProgress& progress) {
   if (!config.validation.enable) {
@@ -114,8 +128,10 @@ void prepare_validation(const Config& config, Prepared& prepared, std::vector<da
   options.shuffle = false;
   options.epochs = 1;
   options.weights.clear();
-  check_lengths(data::Documents::concatenate(held_out), options.seq_len, prepared.architecture.model);
+  const data::Documents all = data::Documents::concatenate(held_out);
+  check_lengths(all, options.seq_len, prepared.architecture.model);
   try {
+    require_targets(all, options.seq_len, "validation.seq_len");
     prepared.validation = std::make_unique<data::Rows>(held_out, options);
   } catch (const InputError& error) {
     throw InputError(fmt::format("validation: {}", error.what()));
@@ -148,6 +164,10 @@ Prepared prepare(const Config& config, const PrepareProgress& progress) {
   }
   Prepared prepared;
   prepared.tokenizer = find_tokenizer(config);
+  if (config.sampling.freq > 0 && !prepared.tokenizer) {
+    throw ConfigError(
+        "sampling.prompts are text, and there is no tokenizer; set model.hf_assets_path, or sampling.freq 0");
+  }
   prepared.start = start_config(config);
   const tokenizer::Tokenizer* tokenizer = prepared.tokenizer ? &*prepared.tokenizer : nullptr;
   prepared.architecture = architecture(config, prepared.start, tokenizer);
@@ -159,6 +179,7 @@ Prepared prepare(const Config& config, const PrepareProgress& progress) {
   prepare_validation(config, prepared, sets, progress);
   const data::Documents all = data::Documents::concatenate(sets);
   check_lengths(all, config.training.seq_len, prepared.architecture.model);
+  require_targets(all, config.training.seq_len, "training.seq_len");
   prepared.data = {
       all.size(),       all.tokens(), config.training.seq_len, config.training.packing, config.training.shuffle,
       config.debug.seed};

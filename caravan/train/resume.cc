@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -13,6 +14,8 @@
 namespace caravan::train {
 
 namespace {
+
+constexpr const char* kOptimizerPrefix = "optimizer.";
 
 // One typed field of the state; strangers write files too.
 template <typename T>
@@ -64,7 +67,7 @@ void check_same_model(const Trainer& trainer, const checkpoint::CheckpointReader
   }
   std::size_t stored = 0;
   for (const auto& [name, tensor] : manifest.tensors) {
-    stored += name.starts_with("optimizer.") ? 0 : 1;
+    stored += name.starts_with(kOptimizerPrefix) ? 0 : 1;
   }
   if (stored != trainer.model_tensors().size()) {
     throw ConfigError(
@@ -117,8 +120,19 @@ TrainState parse_train_state(const Json& json, const std::string& source) {
   return state;
 }
 
+bool holds_optimizer(const checkpoint::CheckpointReader& reader) {
+  return std::ranges::any_of(reader.manifest().tensors,
+                             [](const auto& one) { return one.first.starts_with(kOptimizerPrefix); });
+}
+
 TrainState load_into(Trainer& trainer, const checkpoint::CheckpointReader& reader, const LoadParts& parts) {
   const TrainState saved = parse_train_state(reader.state(), (reader.directory() / "manifest.json").string());
+  if (parts.optimizer && !holds_optimizer(reader)) {
+    throw ConfigError(
+        fmt::format("{}: holds the weights alone (checkpoint.last_save_model_only), so that its run cannot be "
+                    "continued; train on from them in another job.dump_folder with checkpoint.initial_load_path",
+                    reader.directory().string()));
+  }
   const std::vector<checkpoint::NamedTensor> wanted = parts.optimizer ? trainer.tensors() : trainer.model_tensors();
   check_same_model(trainer, reader, wanted);
   for (const checkpoint::NamedTensor& one : wanted) {
@@ -156,6 +170,27 @@ std::vector<std::string> changes_since(const TrainState& saved, const DataIdenti
   compare("the number of threads", saved.machine.threads, machine.threads);
   compare("the backend", saved.machine.backend, machine.backend);
   compare("the compute type", saved.machine.compute_dtype, machine.compute_dtype);
+  return result;
+}
+
+std::vector<std::string> model_changes(const TrainState& saved, const model_io::HfConfig& architecture) {
+  const Json before = parse_json(saved.model, "the checkpoint's \"model\"");
+  const Json now = parse_json(model_io::format_hf_config(architecture, DType::kF32), "config.json");
+  std::vector<std::string> result;
+  for (const auto& [name, value] : now.items()) {
+    const auto found = before.find(name);
+    const std::string was = found == before.end() ? "nothing" : found->dump();
+    if (was == value.dump()) {
+      continue;
+    }
+    if (name == "num_attention_heads" || name == "num_key_value_heads") {
+      throw ConfigError(
+          fmt::format("the checkpoint is of another model: {} was {}, here it is {}; choose another "
+                      "job.dump_folder, or the model that was trained there",
+                      name, was, value.dump()));
+    }
+    result.push_back(fmt::format("the model's {} was {} and is {} now", name, was, value.dump()));
+  }
   return result;
 }
 

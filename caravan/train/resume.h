@@ -62,12 +62,19 @@ struct LoadParts {
   bool train_state = true;
 };
 
+// Whether there is more in it than weights (checkpoint.last_save_model_only).
+bool holds_optimizer(const checkpoint::CheckpointReader& reader);
+
 // Reads the tensors into the trainer and returns the state.  Throws ConfigError when the checkpoint holds another model
-// (naming the first difference), FormatError when it is damaged.
+// (naming the first difference) or lacks the optimizer that `parts` wants, FormatError when it is damaged.
 TrainState load_into(Trainer& trainer, const checkpoint::CheckpointReader& reader, const LoadParts& parts);
 
 // One sentence for each fact that changed since the checkpoint was written: bits may differ from an undisturbed run.
 std::vector<std::string> changes_since(const TrainState& saved, const DataIdentity& data, const Machine& machine);
+
+// One sentence for each entry of config.json that differs from the checkpoint's.  Throws ConfigError for those that
+// shapes do not tell and weights cannot survive: the numbers of heads.
+std::vector<std::string> model_changes(const TrainState& saved, const model_io::HfConfig& architecture);
 
 // The model of a checkpoint without its optimizer, for export and generation.  `dtype`: what it computes in.
 // Throws FileError, FormatError.

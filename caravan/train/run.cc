@@ -38,11 +38,12 @@ double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-ops::Context context_of(const Config& config) {
+// `capacity` in bytes; 0: what this machine has.
+ops::Context context_of(const Config& config, std::int64_t capacity) {
   return ops::make_context({.backend = config.training.backend == "ref" ? ops::Backend::kRef : ops::Backend::kCpu,
                             .dry_run = false,
                             .threads = static_cast<int>(config.training.threads),
-                            .memory_capacity = 0});
+                            .memory_capacity = capacity});
 }
 
 Prepared prepare_with_bar(const Config& config, const RunEnvironment& environment) {
@@ -82,8 +83,7 @@ class Run {
     summary.total_steps = total_;
     if (trainer_.steps() >= total_) {
       environment_.out << fmt::format(
-          "finished: the checkpoint of step {} is the last of {} steps; raise training.steps "
-          "to train on\n",
+          "finished: the checkpoint is of step {} and the run has {} steps; raise training.steps to train on\n",
           trainer_.steps(), total_);
     } else {
       train(plan, summary);
@@ -126,6 +126,9 @@ class Run {
           trainer_.steps(), outputs_.newest_checkpoint().string()));
     }
     next_row_ = resumed->state.next_row;
+    for (const std::string& change : model_changes(resumed->state, prepared_.architecture)) {
+      environment_.out << "warning: " << change << "\n";
+    }
     if (resumed->same_run) {
       for (const std::string& change : changes_since(resumed->state, prepared_.data, machine_)) {
         environment_.out << "warning: " << change << "\n";
@@ -152,8 +155,12 @@ class Run {
     loading.prefetch = static_cast<int>(config_.training.prefetch_steps);
     data::Loader loader(*prepared_.rows, loading);
     if (ctx_.backend != ops::Backend::kRef) {
-      peak_.emplace(ctx_, compute_);
-      peak_->measure(kPeakSeconds);
+      try {
+        peak_.emplace(ctx_, compute_);
+        peak_->measure(kPeakSeconds);
+      } catch (const OutOfMemoryError&) {
+        peak_.reset();  // mfu is not worth a run
+      }
     }
     MetricsFiles files(outputs_.folder() / "metrics.jsonl",
                        config_.metrics.enable_tensorboard ? outputs_.folder() / config_.metrics.save_tb_folder : "",
@@ -161,6 +168,7 @@ class Run {
     Console console(environment_.out, environment_.terminal,
                     environment_.terminal && !config_.metrics.disable_color_printing, trainer_.steps() + 1, total_,
                     config_.metrics.log_freq);
+    outputs_.forget_export();
     bool stopped = false;
     while (trainer_.steps() < total_ && !stopped) {
       one_step(loader, files, console);
@@ -383,11 +391,28 @@ void print_start(const Config& config, const Prepared& prepared, const ops::Cont
       "data: {} tokens in {} documents, {} rows of {} an epoch{}\n", grouped(prepared.data.tokens),
       grouped(prepared.data.documents), grouped(prepared.rows->rows_per_epoch()), config.training.seq_len,
       prepared.validation ? fmt::format("; validation: {} rows", grouped(prepared.validation_rows)) : "");
-  out << fmt::format("steps: {} of {} rows; {} compute, f32 masters; {} threads, {}\n",
+  out << fmt::format("steps: {} of {} rows; {} compute, {} masters; {} threads, {}\n",
                      grouped(total_steps(config, prepared.rows->total_rows(), 1)),
                      micro_batches(config, 1) * config.training.local_batch_size,
-                     to_string(compute_dtype(config, ctx.isa)), ctx.threads, to_string(ctx.isa));
+                     to_string(compute_dtype(config, ctx.isa)), config.training.dtype == "float64" ? "f64" : "f32",
+                     ctx.threads, to_string(ctx.isa));
   out << format_plan(plan);
+}
+
+// The command that continues a stopped run; what would make it begin elsewhere is named.
+std::string how_to_go_on(const Config& config, const std::string& command, std::int64_t step) {
+  const CheckpointSection& section = config.checkpoint;
+  if (!section.enable || section.load_only) {
+    return fmt::format("nothing was saved, as checkpoint.{} says", section.enable ? "load_only" : "enable");
+  }
+  std::string text = "to go on: " + command;
+  if (section.load_step >= 0) {
+    text += fmt::format(", with checkpoint.load_step {} instead of {}", step, section.load_step);
+  }
+  if (!section.exclude_from_loading.empty()) {
+    text += ", without checkpoint.exclude_from_loading";
+  }
+  return text;
 }
 
 std::string not_fitting(const Config& config, const model_io::HfConfig& architecture, const Prompts& prompts,
@@ -427,23 +452,29 @@ RunSummary run_training(const Config& config, const RunEnvironment& environment)
   outputs.prepare_folders();
   Prepared prepared = prepare_with_bar(config, environment);
   outputs.keep_assets(prepared.companions, prepared.architecture, config, !prepared.start);
-  ops::Context ctx = context_of(config);
+  ops::Context ctx = context_of(config, 0);
 
-  // The plan walks over a batch like the first one; short documents make other layouts but no more rows.
+  // The plan walks over full rows of one sequence each; short documents take somewhat more workspace.
   const Prompts prompts = sample_prompts(config, prepared.tokenizer ? &*prepared.tokenizer : nullptr);
   const MemoryPlan plan = plan_memory(config, prepared.architecture, full_batches(config, 1), prompts, usable_memory());
   print_start(config, prepared, ctx, plan, environment.out);
   if (!plan.fits()) {
     throw OutOfMemoryError(not_fitting(config, prepared.architecture, prompts, plan));
   }
+  // Under a limit on address space the system may grant half of what there is, and not the part that was planned.
+  if (ctx.allocator->use().capacity < plan.use.high_water) {
+    constexpr std::int64_t kShareForShortDocuments = 16;  // whose layouts take more workspace than the plan's
+    ctx.allocator.reset();                                // its address space first
+    ctx = context_of(config, plan.use.high_water + plan.use.high_water / kShareForShortDocuments);
+  }
   Run run(config, environment, std::move(prepared), ctx, outputs);
   const RunSummary summary = run.run(plan);
   if (summary.stopped) {
-    environment.out << fmt::format("stopped at step {} of {}; to go on: {}\n", summary.step, summary.total_steps,
-                                   environment.resume_command);
+    environment.out << fmt::format("stopped at step {} of {}; {}\n", summary.step, summary.total_steps,
+                                   how_to_go_on(config, environment.resume_command, summary.step));
   } else if (!summary.model.empty()) {
     environment.out << fmt::format("the model is in {}; next: caravan generate --model {} --prompt \"...\"\n",
-                                   summary.model.string(), summary.model.string());
+                                   summary.model.string(), shell_word(summary.model.string()));
   }
   return summary;
 }

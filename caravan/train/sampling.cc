@@ -28,7 +28,10 @@ std::string sample_text(ops::Context& ctx, const model_io::LoadedModel& model, c
     request.eos.push_back(static_cast<std::int32_t>(id));
   }
   const std::vector<generate::Result> results = generate::generate(ctx, *model.llama, {request});
-  return tokenizer.decode(results.front().ids, /*skip_special=*/true);
+  // A model's vocabulary is often rounded up beyond its tokenizer's: those ids have no text.
+  std::vector<std::int32_t> ids = results.front().ids;
+  std::erase_if(ids, [&](std::int32_t id) { return id >= tokenizer.vocab_size(); });
+  return tokenizer.decode(ids, /*skip_special=*/true);
 }
 
 }  // namespace caravan::train

@@ -130,6 +130,12 @@ model_io::HfConfig architecture(const Config& config, const std::optional<model_
     result.model = from_sizes(config, tokenizer);
   }
   model::validate(result.model);
+  if (!start && result.model.hidden_size % result.model.num_attention_heads != 0) {
+    throw ConfigError(
+        fmt::format("model.hidden_size {} is no multiple of num_attention_heads {}: transformers would not load the "
+                    "result; choose sizes that divide",
+                    result.model.hidden_size, result.model.num_attention_heads));
+  }
   if (tokenizer != nullptr) {
     if (tokenizer->vocab_size() > result.model.vocab_size) {
       throw ConfigError(

@@ -35,5 +35,12 @@ TEST(NearestWord, CountsEdits) {
   EXPECT_EQ(nearest_word("", words), std::nullopt);
 }
 
+TEST(ShellWord, QuotesWhatAShellWouldTakeApart) {
+  EXPECT_EQ(shell_word("runs/a-1.2"), "runs/a-1.2");
+  EXPECT_EQ(shell_word("a b"), "'a b'");
+  EXPECT_EQ(shell_word("it's"), "'it'\\''s'");
+  EXPECT_EQ(shell_word(""), "''");
+}
+
 }  // namespace
 }  // namespace caravan

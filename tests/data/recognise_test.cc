@@ -98,6 +98,18 @@ TEST(Recognise, TakesTheFilesOfADirectoryInTheOrderOfTheirPaths) {
   EXPECT_EQ(found.kind, DatasetKind::kText);
 }
 
+TEST(Recognise, RefusesALinkToADirectoryRatherThanPassOverIt) {
+  const ScratchDirectory scratch;
+  fs::create_directories(scratch.path() / "set");
+  fs::create_directories(scratch.path() / "elsewhere");
+  write_file(scratch.path() / "elsewhere/b.txt", "words");
+  fs::create_symlink(scratch.path() / "elsewhere/b.txt", scratch.path() / "set/a.txt");
+  EXPECT_EQ(recognise(scratch.path() / "set").files.size(), 1U);
+  fs::create_directory_symlink(scratch.path() / "elsewhere", scratch.path() / "set/c");
+  EXPECT_NE(message_of<InputError>([&] { recognise(scratch.path() / "set"); }).find("c: is a link to a directory"),
+            std::string::npos);
+}
+
 TEST(Recognise, LetsEmptyJsonlStandBesideEitherKind) {
   const ScratchDirectory scratch;
   write_file(scratch.path() / "0.jsonl", "");

@@ -12,7 +12,9 @@
 #include "caravan/base/json.h"
 #include "caravan/checkpoint/training_checkpoint.h"
 #include "caravan/model_io/compare.h"
+#include "caravan/tokenizer/bpe_trainer.h"
 #include "caravan/train/config_keys.h"
+#include "caravan/train/resume.h"
 #include "tests/support/scratch.h"
 
 namespace caravan::train {
@@ -175,6 +177,48 @@ TEST_F(TrainRun, RunAgainAfterItFinishedChangesNothing) {
   EXPECT_EQ(step_lines(folder()).size(), 8U);
 }
 
+TEST_F(TrainRun, TrainedAnewExportsAnew) {
+  run(config_);
+  const std::string former = test::read_file(folder() / "model" / "model.safetensors");
+  fs::remove_all(folder() / "checkpoint");
+  config_.optimizer.lr = 5e-2;
+  run(config_);
+  EXPECT_NE(test::read_file(folder() / "model" / "model.safetensors"), former);
+}
+
+TEST_F(TrainRun, AnotherExportTypeExportsTheFinishedRunAgain) {
+  run(config_);
+  const auto bytes = fs::file_size(folder() / "model" / "model.safetensors");
+  config_.checkpoint.export_dtype = "bfloat16";
+  run(config_);
+  EXPECT_LT(fs::file_size(folder() / "model" / "model.safetensors"), bytes * 3 / 4);
+}
+
+TEST_F(TrainRun, WeightsAloneAreSavedAtTheEndAndNotWhereItWasStopped) {
+  config_.checkpoint.last_save_model_only = true;
+  EXPECT_TRUE(run(config_, stop_after(3)).summary.stopped);
+  EXPECT_EQ(run(config_).summary.step, 6);
+  const auto last = checkpoint::CheckpointReader::open(checkpoint::step_directory(folder() / "checkpoint", 6));
+  EXPECT_FALSE(holds_optimizer(last));
+  EXPECT_NE(run(config_).out.find("finished"), std::string::npos);
+  config_.training.steps = 8;
+  const std::string message = test::message_of<ConfigError>([&] { run(config_); });
+  EXPECT_NE(message.find("holds the weights alone"), std::string::npos) << message;
+  EXPECT_NE(message.find("checkpoint.initial_load_path"), std::string::npos) << message;
+}
+
+TEST_F(TrainRun, AStoppedRunTellsHowToGoOnAndWhenThereIsNothingToGoOnFrom) {
+  EXPECT_NE(run(config_, stop_after(3)).out.find("to go on: the same command\n"), std::string::npos);
+  config_.checkpoint.load_step = 2;
+  EXPECT_NE(run(config_, stop_after(1)).out.find("with checkpoint.load_step 3 instead of 2\n"), std::string::npos);
+  config_.checkpoint.load_step = 5;
+  const std::string message = test::message_of<ConfigError>([&] { run(config_); });
+  EXPECT_NE(message.find("there are 2, 3"), std::string::npos) << message;
+  config_.checkpoint.load_step = -1;
+  config_.checkpoint.enable = false;
+  EXPECT_NE(run(config_, stop_after(1)).out.find("nothing was saved"), std::string::npos);
+}
+
 TEST_F(TrainRun, FallsBackToTheNewestWholeCheckpoint) {
   run(config_);
   const fs::path damaged = checkpoint::step_directory(folder() / "checkpoint", 6) / "rank-0.safetensors";
@@ -194,6 +238,21 @@ TEST_F(TrainRun, RefusesACheckpointOfAnotherModel) {
   EXPECT_NE(message.find("of another model"), std::string::npos) << message;
 }
 
+// Matrices of four heads of 8 and of two heads of 16 have the same shapes.
+TEST_F(TrainRun, RefusesACheckpointWithOtherHeadsAndWarnsOfAnotherRope) {
+  run(config_);
+  Config theta = config_;
+  theta.training.steps = 7;
+  theta.model.rope_theta = 500.0;
+  EXPECT_NE(run(theta).out.find("warning: the model's rope_theta was 10000.0 and is 500.0 now"), std::string::npos);
+  config_.training.steps = 8;
+  config_.model.num_attention_heads = 2;
+  config_.model.num_key_value_heads = 1;
+  config_.model.head_dim = 16;
+  const std::string message = test::message_of<ConfigError>([&] { run(config_); });
+  EXPECT_NE(message.find("num_attention_heads was 4, here it is 2"), std::string::npos) << message;
+}
+
 TEST_F(TrainRun, EpochsDecideTheNumberOfSteps) {
   config_.training.steps.reset();
   config_.training.epochs = 2;
@@ -205,6 +264,21 @@ TEST_F(TrainRun, EpochsDecideTheNumberOfSteps) {
   // Every id is seen twice, whatever padding the last rows of the epochs have.
   EXPECT_EQ(step_lines(folder()).back().at("n_tokens_seen"), 2 * tokens);
   EXPECT_EQ(ran.summary.step, ran.summary.total_steps);
+}
+
+// Random weights draw ids that no text stands for.
+TEST_F(TrainRun, SamplesFromAVocabularyLargerThanTheTokenizers) {
+  tokenizer::TrainOptions options;
+  options.vocab_size = 260;
+  tokenizer::BpeTrainer trainer(options);
+  trainer.add("to be or not to be");
+  test::write_file(scratch_.path() / "tokenizer.json", trainer.train().tokenizer_json);
+  config_.model.hf_assets_path = (scratch_.path() / "tokenizer.json").string();
+  config_.model.vocab_size = 4096;
+  config_.sampling.prompts = {"to"};
+  config_.sampling.freq = 2;
+  run(config_);
+  EXPECT_NE(test::read_file(folder() / "metrics.jsonl").find("\"sample\""), std::string::npos);
 }
 
 TEST_F(TrainRun, ValidatesOnWhatItHoldsOut) {
@@ -223,6 +297,32 @@ TEST_F(TrainRun, ValidatesOnWhatItHoldsOut) {
     }
   }
   EXPECT_EQ(steps, (std::vector<std::int64_t>{1, 3, 6}));
+}
+
+TEST_F(TrainRun, LeavesARunningRunsFilesAlone) {
+  run(config_);
+  checkpoint::CheckpointStore other({folder() / "checkpoint"});
+  other.prepare();
+  const std::string saved = test::read_file(folder() / "config.toml");
+  config_.training.steps = 8;
+  EXPECT_NE(test::message_of<FileError>([&] { run(config_); }).find("another run"), std::string::npos);
+  EXPECT_EQ(test::read_file(folder() / "config.toml"), saved);
+}
+
+TEST_F(TrainRun, TellsWhatInitialLoadPathShouldHaveBeen) {
+  run(config_);
+  Config second = config_;
+  second.job.dump_folder = folder("second").string();
+  second.checkpoint.initial_load_path = (folder() / "checkpoint").string();
+  EXPECT_NE(test::message_of<ConfigError>([&] { run(second); }).find("step-6"), std::string::npos);
+  second.checkpoint.initial_load_path = (folder() / "model").string();
+  EXPECT_NE(test::message_of<ConfigError>([&] { run(second); }).find("initial_load_in_hf"), std::string::npos);
+}
+
+TEST_F(TrainRun, GreedySamplesMakeAGreedyGenerationConfig) {
+  config_.sampling.temperature = 0.0;
+  run(config_);
+  EXPECT_EQ(read_json(folder() / "model" / "generation_config.json").at("do_sample"), false);
 }
 
 TEST_F(TrainRun, BeginsFromAnotherRunsCheckpoint) {
@@ -317,12 +417,7 @@ INSTANTIATE_TEST_SUITE_P(
                   c.training.dataset_path = {(p / "empty.jsonl").string()};
                 },
                 "empty"},
-        Mistake{"LessThanARow",
-                [](Config& c, const fs::path&) {
-                  c.training.seq_len = 256;
-                  c.training.dataset_path = {};
-                },
-                "dataset_path"},
+        Mistake{"LessThanARow", [](Config& c, const fs::path&) { c.training.seq_len = 4096; }, "less than one row"},
         Mistake{"IdOutsideTheVocabulary",
                 [](Config& c, const fs::path& p) {
                   test::write_file(p / "bad.jsonl", "{\"ids\": [1, 2]}\n{\"ids\": [5, 131]}\n");
@@ -341,6 +436,25 @@ INSTANTIATE_TEST_SUITE_P(
                   c.training.dataset_path = {(p / "a.txt").string()};
                 },
                 "tokenizer"},
+        Mistake{"NothingToPredict",
+                [](Config& c, const fs::path& p) {
+                  std::string text;
+                  for (int i = 0; i < 100; ++i) {
+                    text += "{\"ids\": [7]}\n";
+                  }
+                  test::write_file(p / "ones.jsonl", text);
+                  c.training.dataset_path = {(p / "ones.jsonl").string()};
+                },
+                "nothing to predict"},
+        Mistake{"RowsOfOneId", [](Config& c, const fs::path&) { c.training.seq_len = 1; }, "needs two ids"},
+        Mistake{"SamplesWithoutTokenizer",
+                [](Config& c, const fs::path&) {
+                  c.sampling.freq = 2;
+                  c.sampling.prompts = {"To be"};
+                },
+                "no tokenizer"},
+        Mistake{"WidthThatHeadsDoNotDivide", [](Config& c, const fs::path&) { c.model.hidden_size = 66; },
+                "no multiple of num_attention_heads"},
         Mistake{"ImpossibleHeads",
                 [](Config& c, const fs::path&) {
                   c.model.num_attention_heads = 3;
