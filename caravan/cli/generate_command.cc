@@ -7,11 +7,13 @@
 #include <ostream>
 
 #include "caravan/base/error.h"
+#include "caravan/base/text.h"
 #include "caravan/cli/commands.h"
 #include "caravan/cli/shared_options.h"
 #include "caravan/generate/generate.h"
 #include "caravan/model_io/generation_config.h"
 #include "caravan/tokenizer/tokenizer.h"
+#include "caravan/train/resume.h"
 
 namespace caravan::cli {
 
@@ -148,6 +150,10 @@ void stream_text(ops::Context& ctx, const model::Llama& model, const std::vector
 }
 
 int run_generate(const ParsedOptions& options, Streams streams) {
+  if (train::is_checkpoint(options.path("--model"))) {
+    throw InputError(fmt::format("{}: is a checkpoint of a training; make a model of it with: caravan convert {} DIR",
+                                 options.text("--model"), shell_word(options.text("--model"))));
+  }
   check_options(options);
   const model_io::HfConfig config = model_io::read_hf_config(options.path("--model"));
   const model_io::GenerationConfig generation = model_io::read_generation_config(options.path("--model"));

@@ -81,7 +81,7 @@ void validate(const SamplingOptions& options) {
   }
   if (!(options.temperature > 0.0) || !std::isfinite(options.temperature)) {
     throw ConfigError(fmt::format(
-        "temperature must be a number above 0, found {}; for the likeliest token every time, sample greedily",
+        "temperature must be a number above 0, found {}; for the likeliest token every time, sample greedily (--greedy)",
         options.temperature));
   }
   if (options.top_k < 0) {

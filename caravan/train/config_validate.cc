@@ -101,6 +101,18 @@ void check_not_empty(const char* name, const std::string& value) {
   }
 }
 
+// Folders of a run that hold different things.
+void check_folders(const Config& config) {
+  const std::string& model = config.checkpoint.hf_folder;
+  for (const std::string& other :
+       {config.checkpoint.folder, config.metrics.save_tb_folder, std::string("data"), std::string("assets")}) {
+    if (model == other) {
+      throw ConfigError(fmt::format(
+          "checkpoint.hf_folder \"{}\" is a folder of the run that holds something else; choose another name", model));
+    }
+  }
+}
+
 }  // namespace
 
 void validate(const Config& config) {
@@ -108,6 +120,7 @@ void validate(const Config& config) {
   check_not_empty("checkpoint.folder", config.checkpoint.folder);
   check_not_empty("checkpoint.hf_folder", config.checkpoint.hf_folder);
   check_not_empty("metrics.save_tb_folder", config.metrics.save_tb_folder);
+  check_folders(config);
   check_flavor(config.model.flavor);
   check_training(config.training);
   check_parallelism(config.parallelism);

@@ -131,6 +131,13 @@ std::optional<Resumed> Outputs::resume(Trainer& trainer, std::ostream& out) {
     if (section.load_step >= 0) {
       require_step(folder, section.load_step);
       reader = checkpoint::CheckpointReader::open(checkpoint::step_directory(folder, section.load_step));
+      const std::int64_t newest = checkpoint::complete_steps(folder).back();
+      if (newest > section.load_step) {
+        out << fmt::format(
+            "warning: {} stays, and a run without checkpoint.load_step goes on from the highest step; "
+            "remove what is above {} if that should not be\n",
+            checkpoint::step_directory(folder, newest).string(), section.load_step);
+      }
     } else {
       std::vector<std::string> warnings;
       reader = checkpoint::open_newest(folder, warnings);
@@ -188,7 +195,9 @@ void Outputs::finish_saving() noexcept {
 
 fs::path Outputs::newest_checkpoint() const {
   const std::int64_t step = store_.newest();
-  return step < 0 ? fs::path() : checkpoint::step_directory(folder_ / config_.checkpoint.folder, step);
+  const fs::path directory = checkpoint::step_directory(folder_ / config_.checkpoint.folder, step);
+  // Somebody may have removed it since.
+  return step < 0 || !is_checkpoint(directory) ? fs::path() : directory;
 }
 
 fs::path Outputs::export_model(const model_io::LoadedModel& model, std::int64_t step,

@@ -24,6 +24,11 @@ std::int64_t real_tokens(const std::vector<MicroBatch>& batches) {
   return count;
 }
 
+// Without the sign that a NaN may have.
+std::string in_words(double value) {
+  return std::isnan(value) ? "nan" : fmt::format("{}", value);
+}
+
 double sum_over_ranks(ops::Context& ctx, comm::Communicator& ranks, double value) {
   if (ranks.size() == 1) {
     return value;
@@ -85,7 +90,7 @@ StepResult Trainer::step(const std::vector<MicroBatch>& batches) {
   if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm)) {
     if (!options_.skip_non_finite) {
       throw NonFiniteError(fmt::format("step {}: the loss is {} and the gradient norm {}; the step was not applied",
-                                       steps_ + 1, result.loss, result.grad_norm));
+                                       steps_ + 1, in_words(result.loss), in_words(result.grad_norm)));
     }
     result.applied = false;
   } else if (result.targets > 0 || ctx_.dry_run()) {
