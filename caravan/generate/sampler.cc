@@ -80,9 +80,10 @@ void validate(const SamplingOptions& options) {
     return;
   }
   if (!(options.temperature > 0.0) || !std::isfinite(options.temperature)) {
-    throw ConfigError(fmt::format(
-        "temperature must be a number above 0, found {}; for the likeliest token every time, sample greedily (--greedy)",
-        options.temperature));
+    throw ConfigError(
+        fmt::format("temperature must be a number above 0, found {}; for the likeliest token every time, sample "
+                    "greedily (--greedy)",
+                    options.temperature));
   }
   if (options.top_k < 0) {
     throw ConfigError(fmt::format("top_k must be at least 1, or 0 for all tokens, found {}", options.top_k));

@@ -126,7 +126,8 @@ class Runner {
       pipeline_.send(x.tensor, rank_of(step.stage + 1));
       return;
     }
-    const Value losses = stage_.token_losses(flight.pass, x, to_device(*ctx_.allocator, batch.targets), options_.loss_scale);
+    const Value losses =
+        stage_.token_losses(flight.pass, x, to_device(*ctx_.allocator, batch.targets), options_.loss_scale);
     if (!ctx_.dry_run()) {
       for (const double one : to_doubles(losses.tensor)) {
         loss_ += one;
