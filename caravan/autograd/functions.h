@@ -36,8 +36,8 @@ Value rope_in_place(Context& ctx, Value qkv, const RotaryTables& tables, const o
 Value attention(Context& ctx, const Value& qkv, const ops::HeadShape& heads, const std::vector<AttentionRange>& ranges,
                 double scale);
 
-// The same through ctx.cache: it keeps the new keys and values as those of `layer`, and the queries see what it answers.
-// Throws ShapeError when there is a tape.
+// The same through ctx.cache: it keeps the new keys and values as those of `layer`, and the queries see what it
+// answers. Throws ShapeError when there is a tape.
 Value cached_attention(Context& ctx, int layer, const Value& qkv, const ops::HeadShape& heads, double scale);
 
 // gate_up: [tokens, 2 features].  Result: [tokens, features].

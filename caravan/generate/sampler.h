@@ -26,8 +26,8 @@ struct TokenProbability {
   double probability = 0.0;
 };
 
-// What may be drawn, by id: the tokens that top_k and top_p leave, their probabilities summing to 1.  Of equal logits at
-// top_p's edge the lower ids go, as a stable sort leaves them.  Throws as sample().
+// What may be drawn, by id: the tokens that top_k and top_p leave, their probabilities summing to 1.  Of equal logits
+// at top_p's edge the lower ids go, as a stable sort leaves them.  Throws as sample().
 std::vector<TokenProbability> distribution(std::span<const float> logits, const SamplingOptions& options);
 
 // The id for place `position` (counted in new tokens) of prompt `stream`.  The random number depends on (seed, stream,

@@ -29,8 +29,9 @@ struct ConfigKey {
 const std::vector<ConfigKey>& config_keys();
 
 // Reads TOML text into `config`: keys that are not there keep their values.  `source` opens every message.
-// Throws ConfigError with line and column: no TOML, an unknown section or key (naming the nearest), a wrong type (naming
-// what was expected and found), a number outside its limits, an unknown choice.  Whole numbers may stand for decimals.
+// Throws ConfigError with line and column: no TOML, an unknown section or key (naming the nearest), a wrong type
+// (naming what was expected and found), a number outside its limits, an unknown choice.  Whole numbers may stand for
+// decimals.
 void read_toml(Config& config, std::string_view text, const std::string& source);
 
 // Sets one key from a command line ("training.seq_len" or its plain name); lists are separated by commas, or a TOML

@@ -53,7 +53,8 @@ class MetricsFiles {
   void step(const StepMetrics& metrics);
   void validation(const ValidationMetrics& metrics);
   void sample(std::int64_t step, const std::string& prompt, const std::string& text);
-  // Writes what was kept and makes everything durable.  Throws FileError when the system refuses; it may be asked again.
+  // Writes what was kept and makes everything durable.  Throws FileError when the system refuses; it may be asked
+  // again.
   void flush();
 
  private:
@@ -64,8 +65,9 @@ class MetricsFiles {
 // The console of a run: a progress bar with time left on a terminal, torchtitan-like lines elsewhere.
 class Console {
  public:
-  // `terminal`: whether `out` is one; `total_steps`: where the bar ends; `first_step`: where it begins.  Elsewhere a line
-  // is printed at the first step, every `log_freq` steps and at the last one.  `clock`, `columns`: as ProgressBar's.
+  // `terminal`: whether `out` is one; `total_steps`: where the bar ends; `first_step`: where it begins.  Elsewhere a
+  // line is printed at the first step, every `log_freq` steps and at the last one.  `clock`, `columns`: as
+  // ProgressBar's.
   Console(std::ostream& out, bool terminal, bool color, std::int64_t first_step, std::int64_t total_steps,
           std::int64_t log_freq, std::function<double()> clock = {}, int columns = 0);
   ~Console();

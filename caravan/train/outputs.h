@@ -27,8 +27,8 @@ class Outputs {
   // Makes every folder that will be written to and proves that it can be, removes what killed runs were staging there:
   // before anything costs time.  Writes config.toml.  Throws FileError, also when another run saves here.
   void prepare_folders();
-  // Copies tokenizer files (and, unless the start model has its own, a generation_config.json that samples as [sampling]
-  // says) into assets/, where export and `caravan convert` find them.
+  // Copies tokenizer files (and, unless the start model has its own, a generation_config.json that samples as
+  // [sampling] says) into assets/, where export and `caravan convert` find them.
   void keep_assets(std::vector<std::filesystem::path>& companions, const model_io::HfConfig& architecture,
                    const Config& config, bool write_generation_config);
 

@@ -6,15 +6,16 @@
 
 namespace caravan::train {
 
-// Times products [1024, 1024] x [1024, 1024]^T with a packed weight in the type that the model computes in.  Memory is the
-// meter's own, outside the run's allocator.
+// Times products [1024, 1024] x [1024, 1024]^T with a packed weight in the type that the model computes in.  Memory is
+// the meter's own, outside the run's allocator.
 class PeakMeter {
  public:
   // With the threads and instruction set of `like`.
   PeakMeter(const ops::Context& like, DType dtype);
 
   // Floating-point operations per second of the best product so far, after measuring for about `seconds` more (at least
-  // one product, three the first time).  On a machine that is shared the first measurement may be low: measure again now and then.
+  // one product, three the first time).  On a machine that is shared the first measurement may be low: measure again
+  // now and then.
   double measure(double seconds);
   double best() const { return best_; }
 

@@ -30,8 +30,9 @@ std::vector<MicroBatch> full_batches(const Config& config, int ranks);
 using Prompts = std::vector<std::vector<std::int32_t>>;
 Prompts sample_prompts(const Config& config, const tokenizer::Tokenizer* tokenizer);
 
-// Walks through building the model, steps over `batches`, an evaluation where validation is on, and samples of `prompts`,
-// on the meta device with the thread count and instruction set of this machine.  Throws what the trainer's parts throw.
+// Walks through building the model, steps over `batches`, an evaluation where validation is on, and samples of
+// `prompts`, on the meta device with the thread count and instruction set of this machine.  Throws what the trainer's
+// parts throw.
 MemoryPlan plan_memory(const Config& config, const model_io::HfConfig& architecture,
                        const std::vector<MicroBatch>& batches, const Prompts& prompts, std::int64_t available);
 

@@ -38,8 +38,8 @@ struct DataIdentity {
   bool operator==(const DataIdentity&) const = default;
 };
 
-// The manifest's state: {"step", "optimizer_steps", "n_tokens_seen", "next_row", "data", "machine", "model" (config.json),
-// "config" (TOML)}.
+// The manifest's state: {"step", "optimizer_steps", "n_tokens_seen", "next_row", "data", "machine", "model"
+// (config.json), "config" (TOML)}.
 struct TrainState {
   std::int64_t step = 0;
   std::int64_t optimizer_steps = 0;

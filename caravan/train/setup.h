@@ -20,8 +20,8 @@ DType compute_dtype(const Config& config, Isa isa);
 
 // The architecture that is trained.  `start`: config.json of the directory that training starts from, which explicit
 // model keys may not contradict; `tokenizer`: nullptr for data sets of ids.
-// Throws ConfigError when sizes are missing or contradict each other, InputError for an unknown flavor, ConfigError when
-// the tokenizer has more ids than the vocabulary.
+// Throws ConfigError when sizes are missing or contradict each other, InputError for an unknown flavor, ConfigError
+// when the tokenizer has more ids than the vocabulary.
 model_io::HfConfig architecture(const Config& config, const std::optional<model_io::HfConfig>& start,
                                 const tokenizer::Tokenizer* tokenizer);
 

@@ -91,8 +91,8 @@ class NonFiniteError : public Error {
 };
 
 // Multiplications and additions of one training step for each token (forward and backward, recomputation not counted):
-// 6 for every weight of a product, and 12 heads head_dim (seq_len / 2) a layer for attention over what a causal row sees
-// (torchtitan counts the masked half too).
+// 6 for every weight of a product, and 12 heads head_dim (seq_len / 2) a layer for attention over what a causal row
+// sees (torchtitan counts the masked half too).
 double flops_per_token(const model::LlamaConfig& config, std::int64_t seq_len);
 
 }  // namespace caravan::train

@@ -16,8 +16,8 @@
 //   CARAVAN_FAULT_TRACE=FILE  as it goes, a line "open /path" for each counted call (new left out)
 //
 // Threads share the counters; a program that the program starts inherits the variables and counts for itself.  Calls
-// that libc makes inside itself are not seen, except fopen's and opendir's, nor the mappings of oneDNN.  Everything here
-// uses system calls and no allocation: it runs inside operator new and before main.
+// that libc makes inside itself are not seen, except fopen's and opendir's, nor the mappings of oneDNN.  Everything
+// here uses system calls and no allocation: it runs inside operator new and before main.
 //
 // Not for programs with sanitizers: those must be the first library and replace the same functions.
 #include <dirent.h>

@@ -1,5 +1,5 @@
-// One round of scripts/soak: short runs of `caravan train`, each disturbed a few times at random and then run again until
-// it finishes; its results must be those of a run that nobody disturbed.
+// One round of scripts/soak: short runs of `caravan train`, each disturbed a few times at random and then run again
+// until it finishes; its results must be those of a run that nobody disturbed.
 //
 //   soak_round SEED SECONDS KEEP     prints one line "kills 12 inside 5 faults 9 ..."; what went wrong goes to stderr, the
 //                                    folder of the run to KEEP/SEED-N, and the status is 1

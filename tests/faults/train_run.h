@@ -66,8 +66,8 @@ std::int64_t last_line(const std::filesystem::path& folder);
 // Hidden names below the folder that no finished run leaves, in one line; "" when there are none.
 std::string leftovers(const std::filesystem::path& folder);
 
-// Whether the program was inside a save when its trace (of the calls below its checkpoints, or of more) ended: after the
-// directory for it was made, before the rename of its COMPLETE.
+// Whether the program was inside a save when its trace (of the calls below its checkpoints, or of more) ended: after
+// the directory for it was made, before the rename of its COMPLETE.
 bool inside_a_save(const std::filesystem::path& trace);
 
 // "" when the program ended by itself with one sentence and a status that is not 0, or well and without one.

@@ -1,4 +1,5 @@
-// Layout never changes the mathematics: every division of the work over ranks gives the single process's gradients in f64.
+// Layout never changes the mathematics: every division of the work over ranks gives the single process's gradients in
+// f64.
 #include <gtest/gtest.h>
 
 #include <algorithm>
