@@ -101,7 +101,7 @@ void Outputs::prepare_folders() {
 }
 
 void Outputs::keep_assets(std::vector<fs::path>& companions, const model_io::HfConfig& architecture,
-                          const Config& config, bool write_generation_config) {
+                          bool write_generation_config) {
   const fs::path assets = folder_ / "assets";
   make_folder(assets);
   for (fs::path& companion : companions) {
@@ -112,11 +112,11 @@ void Outputs::keep_assets(std::vector<fs::path>& companions, const model_io::HfC
   if (write_generation_config) {
     Json json = parse_json(model_io::format_generation_config(architecture), "generation_config.json");
     json.erase("_from_model_config");
-    json["do_sample"] = config.sampling.temperature > 0.0;
-    if (config.sampling.temperature > 0.0) {
-      json["temperature"] = config.sampling.temperature;
-      json["top_k"] = config.sampling.top_k;
-      json["top_p"] = config.sampling.top_p;
+    json["do_sample"] = config_.sampling.temperature > 0.0;
+    if (config_.sampling.temperature > 0.0) {
+      json["temperature"] = config_.sampling.temperature;
+      json["top_k"] = config_.sampling.top_k;
+      json["top_p"] = config_.sampling.top_p;
     }
     write_text_file(assets / "generation_config.json", json.dump(2) + "\n");
     companions.push_back(assets / "generation_config.json");

@@ -30,7 +30,7 @@ class Outputs {
   // Copies tokenizer files (and, unless the start model has its own, a generation_config.json that samples as
   // [sampling] says) into assets/, where export and `caravan convert` find them.
   void keep_assets(std::vector<std::filesystem::path>& companions, const model_io::HfConfig& architecture,
-                   const Config& config, bool write_generation_config);
+                   bool write_generation_config);
 
   // The newest whole checkpoint of this folder (or the one of checkpoint.load_step), else what
   // checkpoint.initial_load_path says, read into the trainer; nothing when training begins from its initial values or

@@ -49,7 +49,7 @@ std::vector<fs::path> companions_of(const Config& config) {
       const bool there =
           std::ranges::any_of(result, [&](const fs::path& p) { return p.filename() == file.filename(); });
       const std::string name = file.filename().string();
-      // The start model's description and licence are its own.
+      // The start model's description is its own.
       if (!there && name != "README.md") {
         result.push_back(file);
       }
@@ -58,9 +58,10 @@ std::vector<fs::path> companions_of(const Config& config) {
   return result;
 }
 
-data::Documents documents_of(const Config& config, const std::vector<std::string>& paths,
-                             const tokenizer::Tokenizer* tokenizer, std::int64_t vocab_size,
-                             const PrepareProgress& progress, std::vector<data::Documents>* sets) {
+std::vector<data::Documents> documents_of(const Config& config, const std::vector<std::string>& paths,
+                                          const tokenizer::Tokenizer* tokenizer, std::int64_t vocab_size,
+                                          const PrepareProgress& progress) {
+  std::vector<data::Documents> sets;
   for (const std::string& path : paths) {
     data::PrepareOptions options;
     options.cache = config.training.dataset_cache.empty() ? fs::path(config.job.dump_folder) / "data"
@@ -71,9 +72,9 @@ data::Documents documents_of(const Config& config, const std::vector<std::string
     if (progress) {
       options.progress = [&](std::int64_t done, std::int64_t total) { progress(path, done, total); };
     }
-    sets->push_back(data::prepare(path, options));
+    sets.push_back(data::prepare(path, options));
   }
-  return data::Documents::concatenate(*sets);
+  return sets;
 }
 
 // A row may be longer than the model's length as long as the sequences in it are not.
@@ -114,8 +115,8 @@ void prepare_validation(const Config& config, Prepared& prepared, std::vector<da
   }
   std::vector<data::Documents> held_out;
   if (!config.validation.dataset_path.empty()) {
-    documents_of(config, config.validation.dataset_path, prepared.tokenizer ? &*prepared.tokenizer : nullptr,
-                 prepared.architecture.model.vocab_size, progress, &held_out);
+    held_out = documents_of(config, config.validation.dataset_path, prepared.tokenizer ? &*prepared.tokenizer : nullptr,
+                            prepared.architecture.model.vocab_size, progress);
   } else {
     for (data::Documents& set : sets) {
       auto [train, rest] = set.split(config.validation.fraction);
@@ -173,9 +174,8 @@ Prepared prepare(const Config& config, const PrepareProgress& progress) {
   prepared.architecture = architecture(config, prepared.start, tokenizer);
   prepared.companions = companions_of(config);
 
-  std::vector<data::Documents> sets;
-  documents_of(config, config.training.dataset_path, tokenizer, prepared.architecture.model.vocab_size, progress,
-               &sets);
+  std::vector<data::Documents> sets =
+      documents_of(config, config.training.dataset_path, tokenizer, prepared.architecture.model.vocab_size, progress);
   prepare_validation(config, prepared, sets, progress);
   const data::Documents all = data::Documents::concatenate(sets);
   check_lengths(all, config.training.seq_len, prepared.architecture.model);

@@ -451,7 +451,7 @@ RunSummary run_training(const Config& config, const RunEnvironment& environment)
   Outputs outputs(config);
   outputs.prepare_folders();
   Prepared prepared = prepare_with_bar(config, environment);
-  outputs.keep_assets(prepared.companions, prepared.architecture, config, !prepared.start);
+  outputs.keep_assets(prepared.companions, prepared.architecture, !prepared.start);
   ops::Context ctx = context_of(config, 0);
 
   // The plan walks over full rows of one sequence each; short documents take somewhat more workspace.

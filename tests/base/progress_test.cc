@@ -1,4 +1,5 @@
 #include "caravan/base/progress.h"
+#include "tests/support/stage.h"
 
 #include <gtest/gtest.h>
 
@@ -40,18 +41,7 @@ TEST(TerminalColumns, ComeFromTheEnvironmentFirst) {
   EXPECT_GT(terminal_columns(), 0);
 }
 
-struct Stage {
-  std::ostringstream out;
-  double now = 100.0;
-  std::function<double()> clock() {
-    return [this] { return now; };
-  }
-  std::string taken() {
-    std::string text = out.str();
-    out.str("");
-    return text;
-  }
-};
+using test::Stage;
 
 TEST(ProgressBar, DrawsInPlaceOnATerminalWithTheTimeLeft) {
   Stage stage;

@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "caravan/train/metrics.h"
+#include "tests/support/stage.h"
 
 namespace caravan::train {
 namespace {
@@ -21,18 +22,7 @@ StepMetrics metrics_of(std::int64_t step) {
           .seconds = 0.5};
 }
 
-struct Stage {
-  std::ostringstream out;
-  double now = 50.0;
-  std::function<double()> clock() {
-    return [this] { return now; };
-  }
-  std::string taken() {
-    std::string text = out.str();
-    out.str("");
-    return text;
-  }
-};
+using test::Stage;
 
 TEST(Console, PrintsTorchtitansLinesOffATerminal) {
   Stage stage;
