@@ -59,6 +59,28 @@ double bytes_of(std::initializer_list<Tensor> tensors) {
   return bytes;
 }
 
+struct RmsNormRecipe final : Recipe {
+  Tensor x, weight;
+  double eps = 0.0;
+  ops::NormRounding rounding = ops::NormRounding::kHuggingFace;
+
+  Tensor make(ops::Context& ctx) const override {
+    const Tensor y = ctx.allocate(x.dtype(), x.shape());
+    ops::rms_norm(ctx, y, Tensor(), x, weight, eps, rounding);
+    return y;
+  }
+};
+
+struct SwigluRecipe final : Recipe {
+  Tensor gate_up;
+
+  Tensor make(ops::Context& ctx) const override {
+    const Tensor y = ctx.allocate(gate_up.dtype(), {gate_up.rows(), gate_up.columns() / 2});
+    ops::swiglu(ctx, y, gate_up);
+    return y;
+  }
+};
+
 Tensor float_per_row(Context& ctx, DType activations, const Shape& shape) {
   return ctx.ops.allocate(activations == DType::kF64 ? DType::kF64 : DType::kF32, shape);
 }
@@ -94,7 +116,8 @@ Value linear(Context& ctx, const Value& x, const Parameter& weight, const Parame
     auto node = std::make_unique<LinearNode>();
     node->bytes = bytes_of({x.tensor, weight.tensor(), bias == nullptr ? Tensor() : bias->tensor(),
                             plus == nullptr ? Tensor() : plus->tensor, y.tensor});
-    node->x = x.tensor;
+    node->x = x.recipe == nullptr ? x.tensor : Tensor();
+    node->recipe = x.recipe;
     node->weight = &weight;
     node->bias = bias;
     node->x_slot = x.slot;
@@ -114,8 +137,14 @@ Value rms_norm(Context& ctx, const Value& x, const Parameter& weight, double eps
     ops::rms_norm(ctx.ops, y, rstd, x.tensor, weight.tensor(), eps, rounding);
     return std::vector<Tensor>{y, rstd};
   });
-  const Value y = recorded(ctx, results[0]);
+  Value y = recorded(ctx, results[0]);
   if (ctx.tape != nullptr) {
+    auto recipe = std::make_shared<RmsNormRecipe>();
+    recipe->x = x.tensor;
+    recipe->weight = weight.tensor();
+    recipe->eps = eps;
+    recipe->rounding = rounding;
+    y.recipe = std::move(recipe);
     auto node = std::make_unique<RmsNormNode>();
     node->bytes = bytes_of({x.tensor, weight.tensor(), y.tensor, results[1]});
     node->x = x.tensor;
@@ -201,8 +230,11 @@ Value swiglu(Context& ctx, const Value& gate_up) {
     ops::swiglu(ctx.ops, y, gate_up.tensor);
     return std::vector<Tensor>{y};
   });
-  const Value y = recorded(ctx, results[0]);
+  Value y = recorded(ctx, results[0]);
   if (ctx.tape != nullptr) {
+    auto recipe = std::make_shared<SwigluRecipe>();
+    recipe->gate_up = gate_up.tensor;
+    y.recipe = std::move(recipe);
     auto node = std::make_unique<SwigluNode>();
     node->bytes = bytes_of({gate_up.tensor, y.tensor});
     node->gate_up = gate_up.tensor;

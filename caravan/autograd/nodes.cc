@@ -51,17 +51,17 @@ double attention_flops(const ops::HeadShape& heads, const std::vector<AttentionR
 
 void LinearNode::input_grad(Context& ctx, Tape& tape) {
   dy = tape.take(y_slot);
-  if (!dy.defined()) {
+  if (!dy.defined() || !trained(weight)) {
     x = {};
+    recipe = nullptr;
+  }
+  if (!dy.defined()) {
     return;
   }
   tape.pass_on(plus_slot, dy);
   if (Tape::wanted(x_slot)) {
-    const GradientTarget dx = tape.target(x_slot, x);
+    const GradientTarget dx = tape.target(x_slot, dy.dtype(), {dy.rows(), weight->tensor().columns()});
     ops::linear_input_grad(ctx.ops, dx.tensor, dy, weight->weight, dx.accumulate);
-  }
-  if (!trained(weight)) {
-    x = {};
   }
   if (!trained(weight) && !trained(bias)) {
     dy = {};
@@ -73,12 +73,16 @@ void LinearNode::weight_grad(Context& ctx) {
     return;
   }
   if (trained(weight)) {
+    if (recipe != nullptr) {
+      x = recipe->make(ctx.ops);
+    }
     ops::linear_weight_grad(ctx.ops, weight->gradient, dy, x, Accumulate::kAdd);
   }
   if (trained(bias)) {
     ops::bias_grad(ctx.ops, bias->gradient, dy, Accumulate::kAdd);
   }
   x = {};
+  recipe = nullptr;
   dy = {};
 }
 
@@ -90,7 +94,7 @@ Cost LinearNode::cost() const {
 void RmsNormNode::input_grad(Context& ctx, Tape& tape) {
   dy = tape.take(y_slot);
   if (dy.defined() && Tape::wanted(x_slot)) {
-    const GradientTarget dx = tape.target(x_slot, x);
+    const GradientTarget dx = tape.target(x_slot, x.dtype(), x.shape());
     ops::rms_norm_input_grad(ctx.ops, dx.tensor, dy, x, rstd, weight->tensor(), dx.accumulate);
   }
   if (!dy.defined() || !trained(weight)) {

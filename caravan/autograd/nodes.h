@@ -3,6 +3,7 @@
 // A node keeps what its two halves read and lets go of each tensor after its last use.  Formulas stand at the ops.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "caravan/autograd/context.h"
@@ -14,10 +15,12 @@
 
 namespace caravan::autograd {
 
-// y = x W^T (+ bias) (+ plus).  The gradient of `plus` is y's, passed on without a copy.
+// y = x W^T (+ bias) (+ plus).  The gradient of `plus` is y's, passed on without a copy.  Where x has a recipe, x is made
+// again for the weight's gradient and not kept.
 struct LinearNode final : Node {
   double bytes = 0.0;  // of Cost
   Tensor x, dy;
+  std::shared_ptr<const Recipe> recipe;  // of x
   const Parameter* weight = nullptr;
   const Parameter* bias = nullptr;
   Slot x_slot = kNoSlot, plus_slot = kNoSlot, y_slot = kNoSlot;

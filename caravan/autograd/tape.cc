@@ -105,10 +105,10 @@ Tensor Tape::take(Slot slot) {
   return std::exchange(gradients_.at(static_cast<std::size_t>(slot)), Tensor());
 }
 
-GradientTarget Tape::target(Slot slot, const Tensor& like) {
+GradientTarget Tape::target(Slot slot, DType dtype, const Shape& shape) {
   Tensor& gradient = gradients_.at(static_cast<std::size_t>(slot));
   if (!gradient.defined()) {
-    gradient = ops_->allocate(like.dtype(), like.shape());
+    gradient = ops_->allocate(dtype, shape);
     return {gradient, ops::Accumulate::kStore};
   }
   if (shared(gradient)) {

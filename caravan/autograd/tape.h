@@ -102,9 +102,9 @@ class Tape {
   static bool wanted(Slot slot) { return slot != kNoSlot; }
   // Takes the gradient out of a slot; undefined when nothing arrived.
   Tensor take(Slot slot);
-  // Where to write a gradient like `like` (shape, dtype).  A tensor that another node still reads is copied before it
+  // Where to write a gradient of that dtype and shape.  A tensor that another node still reads is copied before it
   // is added to, so that a residual's gradient can be shared without a copy until somebody changes it.
-  GradientTarget target(Slot slot, const Tensor& like);
+  GradientTarget target(Slot slot, DType dtype, const Shape& shape);
   // Contributes a whole tensor: adopted when it is the first, added otherwise.
   void pass_on(Slot slot, const Tensor& gradient);
 

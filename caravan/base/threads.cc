@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cmath>
 #include <exception>
@@ -18,28 +19,78 @@
 namespace caravan {
 namespace {
 
-// Machines may have more processors than a fixed cpu_set_t holds; the kernel answers EINVAL until the set is large
-// enough.
-int cores_of_affinity() {
+// Machines may have more processors than a fixed cpu_set_t holds.
+class CpuSet {
+ public:
+  explicit CpuSet(int capacity) : bytes_(CPU_ALLOC_SIZE(capacity)), set_(CPU_ALLOC(static_cast<std::size_t>(capacity))) {
+    if (set_ != nullptr) {
+      CPU_ZERO_S(bytes_, set_.get());
+    }
+  }
+  cpu_set_t* get() const { return set_.get(); }
+  std::size_t bytes() const { return bytes_; }
+
+ private:
+  struct Free {
+    void operator()(cpu_set_t* set) const { CPU_FREE(set); }
+  };
+  std::size_t bytes_;
+  std::unique_ptr<cpu_set_t, Free> set_;
+};
+
+// The processors of the calling thread's affinity mask, lowest first; none where the system does not say.  The kernel
+// answers EINVAL until the set is large enough.
+std::vector<int> processors_of_affinity() {
+  std::vector<int> processors;
   for (int capacity = CPU_SETSIZE; capacity <= (1 << 20); capacity *= 2) {
-    const auto release = [](cpu_set_t* set) { CPU_FREE(set); };
-    const std::unique_ptr<cpu_set_t, decltype(release)> set(CPU_ALLOC(static_cast<std::size_t>(capacity)), release);
-    const std::size_t bytes = CPU_ALLOC_SIZE(static_cast<std::size_t>(capacity));
-    if (set == nullptr) {
+    const CpuSet set(capacity);
+    if (set.get() == nullptr) {
       break;
     }
-    CPU_ZERO_S(bytes, set.get());
-    if (sched_getaffinity(0, bytes, set.get()) == 0) {
-      return CPU_COUNT_S(bytes, set.get());
+    if (sched_getaffinity(0, set.bytes(), set.get()) == 0) {
+      for (int processor = 0; processor < capacity; ++processor) {
+        if (CPU_ISSET_S(static_cast<std::size_t>(processor), set.bytes(), set.get())) {
+          processors.push_back(processor);
+        }
+      }
+      break;
     }
     if (errno != EINVAL) {
       break;
     }
   }
-  return static_cast<int>(std::thread::hardware_concurrency());
+  return processors;
+}
+
+int cores_of_affinity() {
+  const std::vector<int> processors = processors_of_affinity();
+  return processors.empty() ? static_cast<int>(std::thread::hardware_concurrency())
+                            : static_cast<int>(processors.size());
 }
 
 }  // namespace
+
+bool pin_threads(int threads) {
+  const std::vector<int> processors = processors_of_affinity();
+  if (threads < 2 || std::ssize(processors) < threads) {
+    return false;
+  }
+  std::atomic<int> refused = 0;
+#pragma omp parallel num_threads(threads)
+  {
+    if (const int worker = omp_get_thread_num(); worker > 0) {
+      const int processor = processors[static_cast<std::size_t>(worker)];
+      const CpuSet one(processor + 1);
+      if (one.get() == nullptr) {
+        ++refused;
+      } else {
+        CPU_SET_S(static_cast<std::size_t>(processor), one.bytes(), one.get());
+        refused += sched_setaffinity(0, one.bytes(), one.get()) == 0 ? 0 : 1;
+      }
+    }
+  }
+  return refused == 0;
+}
 
 int usable_cores() {
   int cores = cores_of_affinity();

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <limits>
@@ -46,11 +47,30 @@ std::int64_t rounded_up(std::int64_t bytes) {
   return std::max((bytes + kUnit - 1) / kUnit, std::int64_t{1}) * kUnit;
 }
 
-// Address range without pages behind it: the system backs a page when it is first written.
+constexpr std::int64_t kLargePage = std::int64_t{1} << 21;
+
+// Address range without pages behind it: the system backs a page when it is first written.  It begins at a large page
+// and asks for large pages, which spare most of a product's misses in the translation of addresses; a system that gives
+// none, or an address space without room for the alignment, changes nothing but the speed.
 std::byte* reserve(std::int64_t bytes) {
-  void* address = mmap(nullptr, static_cast<std::size_t>(bytes), PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  return address == MAP_FAILED ? nullptr : static_cast<std::byte*>(address);
+  const auto map = [](std::int64_t size) {
+    void* address = mmap(nullptr, static_cast<std::size_t>(size), PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return address == MAP_FAILED ? nullptr : static_cast<std::byte*>(address);
+  };
+  std::byte* const whole = bytes >= kLargePage ? map(bytes + kLargePage) : nullptr;
+  if (whole == nullptr) {
+    return map(bytes);
+  }
+  const std::int64_t before =
+      (kLargePage - static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(whole) % kLargePage)) % kLargePage;
+  if (before > 0) {
+    munmap(whole, static_cast<std::size_t>(before));
+  }
+  const std::int64_t page = sysconf(_SC_PAGESIZE);
+  munmap(whole + before + (bytes + page - 1) / page * page, static_cast<std::size_t>(kLargePage - before));
+  (void)madvise(whole + before, static_cast<std::size_t>(bytes), MADV_HUGEPAGE);
+  return whole + before;
 }
 
 const char* advice(Segment segment) {

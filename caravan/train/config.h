@@ -80,6 +80,7 @@ struct TrainingSection {
   std::string on_nan = "stop";                 // stop | skip
   std::int64_t prefetch_steps = 2;
   std::int64_t threads = 0;     // 0: all usable cores
+  bool pin_threads = false;
   std::string backend = "cpu";  // cpu | ref (with dtype float64)
 
   bool operator==(const TrainingSection&) const = default;

@@ -453,6 +453,11 @@ RunSummary run_training(const Config& config, const RunEnvironment& environment)
   Prepared prepared = prepare_with_bar(config, environment);
   outputs.keep_assets(prepared.companions, prepared.architecture, !prepared.start);
   ops::Context ctx = context_of(config, 0);
+  if (config.training.pin_threads && !pin_threads(ctx.threads)) {
+    environment.out << fmt::format(
+        "warning: training.pin_threads: {} threads cannot have a processor each here; they run unpinned\n",
+        ctx.threads);
+  }
 
   // The plan walks over full rows of one sequence each; short documents take somewhat more workspace.
   const Prompts prompts = sample_prompts(config, prepared.tokenizer ? &*prepared.tokenizer : nullptr);

@@ -50,6 +50,30 @@ TEST(UsableCores, IsAtLeastOneAndFollowsTheAffinityMask) {
   EXPECT_EQ(cores, "1");
 }
 
+TEST(PinThreads, TiesTheWorkersAndLeavesTheCallerFree) {
+  if (usable_cores() < 2) {
+    EXPECT_FALSE(pin_threads(2));
+    return;
+  }
+  // A caller of its own: the pins last as long as its workers.
+  std::thread([] {
+    const auto processors = [] {
+      cpu_set_t mask;
+      sched_getaffinity(0, sizeof mask, &mask);
+      return CPU_COUNT(&mask);
+    };
+    const int before = processors();
+    EXPECT_TRUE(pin_threads(2));
+    std::atomic<int> pinned = 0;
+    parallel_for(2, 2, 1, [&](std::int64_t, std::int64_t) { pinned += processors() == 1 ? 1 : 0; });
+    EXPECT_EQ(pinned, 1);
+    EXPECT_EQ(processors(), before);
+    std::thread([&] { EXPECT_EQ(processors(), before); }).join();
+  }).join();
+  EXPECT_FALSE(pin_threads(1));
+  EXPECT_FALSE(pin_threads(1 << 20));
+}
+
 TEST(UsableMemory, FollowsTheAddressSpaceLimit) {
   EXPECT_GT(usable_memory(), 0);
 #if defined(__SANITIZE_ADDRESS__)
