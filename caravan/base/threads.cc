@@ -22,7 +22,8 @@ namespace {
 // Machines may have more processors than a fixed cpu_set_t holds.
 class CpuSet {
  public:
-  explicit CpuSet(int capacity) : bytes_(CPU_ALLOC_SIZE(capacity)), set_(CPU_ALLOC(static_cast<std::size_t>(capacity))) {
+  explicit CpuSet(int capacity)
+      : bytes_(CPU_ALLOC_SIZE(capacity)), set_(CPU_ALLOC(static_cast<std::size_t>(capacity))) {
     if (set_ != nullptr) {
       CPU_ZERO_S(bytes_, set_.get());
     }

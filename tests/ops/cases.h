@@ -40,6 +40,8 @@ inline const std::vector<LinearCase> kLinearCases = {
     {.tokens = 40, .in = 96, .out = 80, .bias = true, .residual = Residual::kAliasesY, .strided = true},
     {.tokens = 131, .in = 64, .out = 2730, .strided = true},
     {.tokens = 257, .in = 80, .out = 24, .bias = true},
+    {.tokens = 263, .in = 32, .out = 521},
+    {.tokens = 66, .in = 131, .out = 515, .strided = true},
     {.tokens = 5, .in = 64, .out = 499, .f32_output = true},
     {.tokens = 9, .in = 131, .out = 48, .bias = true, .residual = Residual::kSeparate, .f32_output = true},
     {.tokens = 17, .in = 72, .out = 40, .residual = Residual::kAliasesY, .strided = true, .f32_output = true},

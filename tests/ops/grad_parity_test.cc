@@ -50,7 +50,13 @@ TEST_P(BackwardParity, LinearWeightGradAgreesWithTheReference) {
     for (const LinearCase& c : kLinearCases) {
       SCOPED_TRACE(trace(c, accumulate));
       const Outcome cpu = run_weight_grad(on_cpu(), c, accumulate);
-      expect_gradient_served("linear_weight_grad", c.tokens > 0, c.in * c.out, accumulate);
+      const bool narrow =
+          c.tokens > 0 && GetParam() == DType::kF32 && cpu_.isa < Isa::kAvx512 && c.in <= 256 && c.out >= 512;
+      if (narrow) {
+        expect_served_by("linear_weight_grad", true, "simd-narrow");
+      } else {
+        expect_gradient_served("linear_weight_grad", c.tokens > 0, c.in * c.out, accumulate);
+      }
       const Outcome exact = run_weight_grad(exactly(), c, accumulate);
       expect_rounded(run_weight_grad(on_ref(), c, accumulate).y, statistics(), exact.y);
       const auto terms = static_cast<double>(c.tokens);

@@ -280,11 +280,15 @@ TEST(Plan, NamesTheNearestSettingThatFits) {
   config.training.local_batch_size = 16;
   config.training.threads = 1;
   const std::int64_t all = plan_memory(config, tiny_config(), full_batches(config, 1), {}, 0).needed();
-  // A little less than everything: recomputation is enough.
-  const auto nearest = suggest(config, tiny_config(), {}, all * 9 / 10);
+  // As much as the mildest recomputation needs: it is named, and no other.
+  Config selective = config;
+  selective.activation_checkpoint.mode = "selective";
+  const std::int64_t less = plan_memory(selective, tiny_config(), full_batches(selective, 1), {}, 0).needed();
+  ASSERT_LT(less, all);
+  const auto nearest = suggest(config, tiny_config(), {}, less);
   ASSERT_TRUE(nearest.has_value());
-  EXPECT_EQ(nearest->changes.front(), "--activation_checkpoint.mode selective");
-  EXPECT_LE(nearest->plan.needed(), all * 9 / 10);
+  EXPECT_EQ(nearest->changes, std::vector<std::string>{"--activation_checkpoint.mode selective"});
+  EXPECT_EQ(nearest->plan.needed(), less);
   const auto far = suggest(config, tiny_config(), {}, all / 2);
   ASSERT_TRUE(far.has_value());
   EXPECT_LE(far->plan.needed(), all / 2);

@@ -1,9 +1,10 @@
 // dw = dy^T x through oneDNN, which turns dy itself: straight where it reads our tensors as they stand, otherwise in
-// blocks of tokens by way of f32 (or contiguous) copies.
+// blocks of tokens by way of f32 (or contiguous) copies.  Narrow ones by a kernel of ours.
 #include <algorithm>
 #include <array>
 
 #include "caravan/ops/args.h"
+#include "caravan/ops/cpu/narrow_product.h"
 #include "caravan/ops/cpu/plan_cache.h"
 #include "caravan/ops/cpu/staging.h"
 
@@ -96,6 +97,36 @@ void run(Context& ctx, const LinearWeightGradArgs& args, std::byte* workspace) {
   }
 }
 
+std::int64_t workspace_narrow(Context& ctx, const LinearWeightGradArgs& args) {
+  return narrow_workspace(ctx, args.dw.rows(), args.dw.columns());
+}
+
+const float* floats(const Tensor& tensor) {
+  return reinterpret_cast<const float*>(tensor.address());
+}
+
+void run_narrow_product(Context& ctx, const LinearWeightGradArgs& args, std::byte* workspace) {
+  run_narrow(ctx,
+             {.dy = floats(args.dy),
+              .dy_stride = args.dy.row_stride(),
+              .x = floats(args.x),
+              .x_stride = args.x.row_stride(),
+              .dw = reinterpret_cast<float*>(args.dw.address()),
+              .dw_stride = args.dw.row_stride(),
+              .tokens = args.dy.rows(),
+              .out = args.dw.rows(),
+              .in = args.dw.columns(),
+              .add = args.accumulate == Accumulate::kAdd},
+             workspace);
+}
+
+const char* refuse_narrow_product(const Context& ctx, const LinearWeightGradArgs& args) {
+  if (args.dy.dtype() != DType::kF32) {
+    return "f32 alone";
+  }
+  return refuse_narrow(ctx, args.dw.rows(), args.dw.columns());
+}
+
 const char* refuse_native(const Context& ctx, const LinearWeightGradArgs& args) {
   return refuse_native_dtype(ctx, args.dy.dtype());
 }
@@ -107,8 +138,9 @@ const char* refuse_widened(const Context&, const LinearWeightGradArgs& args) {
 }  // namespace
 
 ImplementationList<LinearWeightGradArgs> linear_weight_grad_list() {
-  static const std::array<Implementation<LinearWeightGradArgs>, 2> kList = {
-      {{"onednn", Backend::kCpu, Isa::kAvx2, refuse_native, workspace, run},
+  static const std::array<Implementation<LinearWeightGradArgs>, 3> kList = {
+      {{"simd-narrow", Backend::kCpu, Isa::kAvx2, refuse_narrow_product, workspace_narrow, run_narrow_product},
+       {"onednn", Backend::kCpu, Isa::kAvx2, refuse_native, workspace, run},
        {"onednn-upcast", Backend::kCpu, Isa::kAvx2, refuse_widened, workspace, run}}};
   return kList;
 }

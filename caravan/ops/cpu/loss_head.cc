@@ -12,6 +12,7 @@
 #include "caravan/base/threads.h"
 #include "caravan/ops/args.h"
 #include "caravan/ops/cpu/kernel_choice.h"
+#include "caravan/ops/cpu/narrow_product.h"
 #include "caravan/ops/cpu/plan_cache.h"
 #include "caravan/ops/cpu/staging.h"
 #include "caravan/ops/host_checks.h"
@@ -99,6 +100,11 @@ Product& hidden_product(Context& ctx, const LossPlan& plan, std::int64_t chunk, 
                                plans_of(ctx).plain_layout(plan.dtype, columns, features, Direction::kInputGrad));
 }
 
+// Whether a kernel of ours makes dw: the decision is of the whole vocabulary, so that all pieces are made alike.
+bool narrow_weight_product(const Context& ctx, const LossPlan& plan) {
+  return plan.dtype == DType::kF32 && refuse_narrow(ctx, plan.layout->out, plan.layout->in) == nullptr;
+}
+
 // dw += gradient^T hidden, of a piece.
 Product& weight_product(Context& ctx, const LossPlan& plan, std::int64_t chunk, std::int64_t piece) {
   const std::int64_t columns = columns_of(plan, piece);
@@ -126,7 +132,9 @@ std::int64_t scratch_bytes(Context& ctx, const LossPlan& plan, const Call& args,
       bytes = std::max(bytes, hidden_product(ctx, plan, chunk, piece).scratch_bytes());
     }
     if (args.dw.defined()) {
-      bytes = std::max(bytes, weight_product(ctx, plan, chunk, piece).scratch_bytes());
+      bytes = std::max(bytes, narrow_weight_product(ctx, plan)
+                                  ? narrow_workspace(ctx, columns_of(plan, piece), plan.layout->in)
+                                  : weight_product(ctx, plan, chunk, piece).scratch_bytes());
     }
   }
   return bytes;
@@ -255,6 +263,7 @@ void write_d_hidden(Context& ctx, const Call& args, const Chunk& chunk) {
 void run_gradients(Context& ctx, const LossPlan& plan, const Call& args, const Chunk& chunk) {
   const std::int64_t features = args.hidden.columns();
   const Tensor& w = args.w.plain();
+  const bool narrow = args.dw.defined() && narrow_weight_product(ctx, plan);
   for (std::int64_t piece = 0; piece < pieces_of(plan.layout->out); ++piece) {
     const std::int64_t first = piece * kPiece;
     const std::int64_t columns = columns_of(plan, piece);
@@ -270,7 +279,7 @@ void run_gradients(Context& ctx, const LossPlan& plan, const Call& args, const C
                                         .x = chunk.gradient,
                                         .weight = widened ? chunk.weight : rows.address(),
                                         .scratch = chunk.scratch});
-      if (args.dw.defined()) {
+      if (args.dw.defined() && !narrow) {
         weight_product(ctx, plan, chunk.chunk, piece)
             .run(plans_of(ctx).stream(), {.y = args.dw.address() + first * features * size_of(DType::kF32),
                                           .x = chunk.gradient,
@@ -278,6 +287,20 @@ void run_gradients(Context& ctx, const LossPlan& plan, const Call& args, const C
                                           .scratch = chunk.scratch});
       }
     });
+    if (narrow) {
+      run_narrow(ctx,
+                 {.dy = reinterpret_cast<const float*>(chunk.gradient),
+                  .dy_stride = columns,
+                  .x = reinterpret_cast<const float*>(chunk.hidden),
+                  .x_stride = features,
+                  .dw = reinterpret_cast<float*>(args.dw.address()) + first * features,
+                  .dw_stride = features,
+                  .tokens = chunk.count,
+                  .out = columns,
+                  .in = features,
+                  .add = true},
+                 chunk.scratch);
+    }
   }
   write_d_hidden(ctx, args, chunk);
 }

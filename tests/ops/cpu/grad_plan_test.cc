@@ -234,6 +234,23 @@ TEST(Gradients, HaveTheSameBitsForEveryThreadCount) {
   }
 }
 
+TEST(LinearWeightGrad, OfFewColumnsHasTheSameBitsForEveryThreadCount) {
+  const auto gradient = [](int threads) {
+    Context ctx = context(threads);
+    ctx.isa = Isa::kAvx2;  // whose narrow products are ours
+    std::string implementation;
+    ctx.on_choice = [&](const Choice& choice) { implementation = choice.implementation; };
+    const Tensor dw = filled(ctx, DType::kF32, {1021, 70}, 3);
+    linear_weight_grad(ctx, dw, filled(ctx, DType::kF32, {700, 1021}, 1), filled(ctx, DType::kF32, {700, 70}, 2),
+                       Accumulate::kAdd);
+    EXPECT_EQ(implementation, "simd-narrow");
+    return to_floats(dw);
+  };
+  const std::vector<float> alone = gradient(1);
+  EXPECT_EQ(gradient(2), alone);
+  EXPECT_EQ(gradient(7), alone);
+}
+
 TEST(LinearWeightGrad, HasTheSameBitsEveryRun) {
   Context ctx = context(2);
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {

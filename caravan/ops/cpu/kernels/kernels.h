@@ -91,6 +91,21 @@ struct EmbeddingGradColumns {
   std::int64_t skipped_id;
 };
 
+// Rows of dw that stand together in a panel: where a range of rows may begin.
+inline constexpr std::int64_t kNarrowPanel = 6;
+
+// dw (+)= dy^T x in f32.  dy: [tokens, out], x: [tokens, in], dw: [out, in].
+struct NarrowWeightGrad {
+  const float* dy;
+  std::int64_t dy_stride;
+  const float* x;
+  std::int64_t x_stride;
+  float* dw;
+  std::int64_t dw_stride;
+  std::int64_t tokens, out, in;
+  bool add;
+};
+
 struct AdamWElements {
   float* master;
   float* m;
@@ -288,6 +303,9 @@ struct Kernels {
   std::int64_t (*attention_grad_scratch)(const AttentionGradShape&, std::int64_t rows);
   void (*attention_grad)(const AttentionGradShape&, const AttentionGradTask&, float* scratch);
   void (*attention_grad_merge)(const AttentionGradShape&, const AttentionGradMerge&);
+  // Floats of scratch that a call for x of `in` columns needs; begin and end are rows of dw.
+  std::int64_t (*narrow_scratch)(std::int64_t in);
+  void (*narrow_weight_grad)(const NarrowWeightGrad&, std::int64_t begin, std::int64_t end, float* scratch);
 };
 
 const Kernels& kernels_avx2();

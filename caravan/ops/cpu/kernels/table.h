@@ -5,6 +5,7 @@
 #include "caravan/ops/cpu/kernels/attention_kernels.h"
 #include "caravan/ops/cpu/kernels/grad_kernels.h"
 #include "caravan/ops/cpu/kernels/optimizer_kernels.h"
+#include "caravan/ops/cpu/kernels/product_kernels.h"
 #include "caravan/ops/cpu/kernels/rope_kernels.h"
 #include "caravan/ops/cpu/kernels/row_kernels.h"
 
@@ -35,7 +36,9 @@ constexpr Kernels table_named(const char* name) {
           .squares = squares,
           .attention_grad_scratch = attention_grad_scratch,
           .attention_grad = attention_grad,
-          .attention_grad_merge = attention_grad_merge};
+          .attention_grad_merge = attention_grad_merge,
+          .narrow_scratch = narrow_scratch,
+          .narrow_weight_grad = narrow_weight_grad};
 }
 
 }  // namespace
