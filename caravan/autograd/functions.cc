@@ -50,6 +50,11 @@ Value recorded(Context& ctx, const Tensor& tensor) {
   return {tensor, ctx.tape == nullptr ? kNoSlot : ctx.tape->new_slot()};
 }
 
+// That a product reads.
+double weight_bytes(const Parameter& weight) {
+  return static_cast<double>(weight.spec.shape.elements()) * static_cast<double>(size_of(weight.weight.dtype()));
+}
+
 // Bytes of all of them; an undefined tensor has none.
 double bytes_of(std::initializer_list<Tensor> tensors) {
   double bytes = 0.0;
@@ -106,7 +111,7 @@ Value embedding(Context& ctx, const Parameter& table, const Tensor& ids, std::in
 Value linear(Context& ctx, const Value& x, const Parameter& weight, const Parameter* bias, const Value* plus) {
   const auto tokens = static_cast<double>(x.tensor.rows());
   const std::vector<Tensor> results = results_of(ctx, "linear", true, linear_flops(tokens, weight), [&] {
-    const Tensor y = ctx.ops.allocate(x.tensor.dtype(), {x.tensor.rows(), weight.tensor().rows()});
+    const Tensor y = ctx.ops.allocate(x.tensor.dtype(), {x.tensor.rows(), weight.weight.source().rows()});
     ops::linear(ctx.ops, y, x.tensor, weight.weight, bias == nullptr ? Tensor() : bias->tensor(),
                 plus == nullptr ? Tensor() : plus->tensor);
     return std::vector<Tensor>{y};
@@ -114,8 +119,8 @@ Value linear(Context& ctx, const Value& x, const Parameter& weight, const Parame
   const Value y = recorded(ctx, results[0]);
   if (ctx.tape != nullptr) {
     auto node = std::make_unique<LinearNode>();
-    node->bytes = bytes_of({x.tensor, weight.tensor(), bias == nullptr ? Tensor() : bias->tensor(),
-                            plus == nullptr ? Tensor() : plus->tensor, y.tensor});
+    node->bytes = weight_bytes(weight) + bytes_of({x.tensor, bias == nullptr ? Tensor() : bias->tensor(),
+                                                   plus == nullptr ? Tensor() : plus->tensor, y.tensor});
     node->x = x.recipe == nullptr ? x.tensor : Tensor();
     node->recipe = x.recipe;
     node->weight = &weight;

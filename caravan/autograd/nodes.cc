@@ -60,7 +60,7 @@ void LinearNode::input_grad(Context& ctx, Tape& tape) {
   }
   tape.pass_on(plus_slot, dy);
   if (Tape::wanted(x_slot)) {
-    const GradientTarget dx = tape.target(x_slot, dy.dtype(), {dy.rows(), weight->tensor().columns()});
+    const GradientTarget dx = tape.target(x_slot, dy.dtype(), {dy.rows(), weight->spec.shape[1]});
     ops::linear_input_grad(ctx.ops, dx.tensor, dy, weight->weight, dx.accumulate);
   }
   if (!trained(weight) && !trained(bias)) {

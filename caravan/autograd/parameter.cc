@@ -13,8 +13,21 @@
 
 namespace caravan::autograd {
 
+namespace {
+
+// A matrix that nothing but products reads: the embedding is gathered from too, and a head shares its storage.
+bool only_products_read(const ParamSpec& spec) {
+  return spec.decay == DecayGroup::kMatrix && spec.shape.rank() == 2 && spec.name != "lm_head.weight";
+}
+
+}  // namespace
+
 WeightStore::WeightStore(ops::Context& ctx, const std::vector<ParamSpec>& specs, DType dtype)
+    : WeightStore(ctx, specs, dtype, /*training=*/false) {}
+
+WeightStore::WeightStore(ops::Context& ctx, const std::vector<ParamSpec>& specs, DType dtype, bool training)
     : specs_(specs), dtype_(dtype) {
+  const DType master_dtype = dtype == DType::kF64 ? DType::kF64 : DType::kF32;
   for (const ParamSpec& spec : specs_) {
     if (!spec.alias_of.empty()) {
       continue;
@@ -22,7 +35,16 @@ WeightStore::WeightStore(ops::Context& ctx, const std::vector<ParamSpec>& specs,
     if (by_name_.contains(spec.name)) {
       throw ShapeError(fmt::format("weight store: parameter \"{}\" stands twice in the table", spec.name));
     }
-    parameters_.push_back({spec, ops::Weight(ctx.allocate(dtype, spec.shape, Segment::kWeights)), {}, {}});
+    Parameter parameter{spec, {}, {}, {}};
+    if (training) {
+      parameter.master = ctx.allocate(master_dtype, spec.shape, Segment::kWeights);
+    }
+    if (training && (dtype == master_dtype || only_products_read(spec))) {
+      parameter.weight = ops::Weight::rounded(parameter.master, dtype);
+    } else {
+      parameter.weight = ops::Weight(ctx.allocate(dtype, spec.shape, Segment::kWeights));
+    }
+    parameters_.push_back(std::move(parameter));
     by_name_[spec.name] = &parameters_.back();
   }
   for (const ParamSpec& spec : specs_) {
@@ -40,13 +62,7 @@ WeightStore::WeightStore(ops::Context& ctx, const std::vector<ParamSpec>& specs,
 
 std::unique_ptr<WeightStore> WeightStore::for_training(ops::Context& ctx, const std::vector<ParamSpec>& specs,
                                                        DType dtype) {
-  auto store = std::make_unique<WeightStore>(ctx, specs, dtype);
-  const DType master_dtype = dtype == DType::kF64 ? DType::kF64 : DType::kF32;
-  for (Parameter& parameter : store->parameters_) {
-    const bool same = dtype == master_dtype;
-    parameter.master = same ? parameter.tensor() : ctx.allocate(master_dtype, parameter.spec.shape, Segment::kWeights);
-  }
-  return store;
+  return std::unique_ptr<WeightStore>(new WeightStore(ctx, specs, dtype, /*training=*/true));
 }
 
 void WeightStore::allocate_gradients(ops::Context& ctx, std::int64_t bucket_bytes) {
@@ -95,10 +111,18 @@ void WeightStore::zero_gradients(ops::Context& ctx) {
 
 void WeightStore::masters_changed(ops::Context& ctx) {
   for (Parameter& parameter : parameters_) {
-    if (parameter.master.defined() && parameter.master.dtype() != parameter.tensor().dtype()) {
+    if (parameter.has_view_of_its_own()) {
       ops::convert(ctx, parameter.tensor(), parameter.master);
     }
     parameter.weight.changed();
+  }
+}
+
+void WeightStore::release_packed(int unit, ops::WeightUse use) {
+  for (const Parameter& parameter : parameters_) {
+    if (parameter.spec.unit == unit) {
+      parameter.weight.release(use);
+    }
   }
 }
 
@@ -159,9 +183,9 @@ void initialize_part(const Tensor& whole, const ParamPart& part, const Init& ini
 void initialize(WeightStore& store, std::uint64_t seed) {
   for (Parameter& parameter : store.parameters()) {
     for (const ParamPart& part : parameter.spec.parts) {
-      initialize_part(parameter.tensor(), part, parameter.spec.init, seed);
-      if (parameter.master.defined() && parameter.master.dtype() != parameter.tensor().dtype()) {
-        initialize_part(parameter.master, part, parameter.spec.init, seed);
+      initialize_part(parameter.stored(), part, parameter.spec.init, seed);
+      if (parameter.has_view_of_its_own()) {
+        initialize_part(parameter.tensor(), part, parameter.spec.init, seed);
       }
     }
     parameter.weight.changed();

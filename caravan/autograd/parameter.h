@@ -24,8 +24,12 @@ struct Parameter {
   // master's shape and dtype; undefined: not wanted.
   Tensor gradient;
 
-  // What the model computes with.
+  // What the model computes with; undefined for a matrix whose products round the master as they pack it.
   const Tensor& tensor() const { return weight.plain(); }
+  // Whether tensor() is memory besides the master, to be written when the master is.
+  bool has_view_of_its_own() const {
+    return master.defined() && weight.plain().defined() && master.dtype() != weight.dtype();
+  }
   // What files hold: the master where there is one.
   const Tensor& stored() const { return master.defined() ? master : weight.plain(); }
 };
@@ -42,7 +46,8 @@ class WeightStore {
   // Allocates every spec that is no alias, in order, in Segment::kWeights.  Contents are unspecified until filled.
   // Throws OutOfMemoryError; ShapeError when a name stands twice or an alias names nothing.
   WeightStore(ops::Context& ctx, const std::vector<ParamSpec>& specs, DType dtype);
-  // The same with masters in f32 (f64 when `dtype` is f64), for training.
+  // The same with masters in f32 (f64 when `dtype` is f64), for training.  Where the dtypes differ, matrices of
+  // DecayGroup::kMatrix that only products read have no compute view besides the packed forms.
   static std::unique_ptr<WeightStore> for_training(ops::Context& ctx, const std::vector<ParamSpec>& specs, DType dtype);
   WeightStore(const WeightStore&) = delete;
   WeightStore& operator=(const WeightStore&) = delete;
@@ -59,6 +64,9 @@ class WeightStore {
   void zero_gradients(ops::Context& ctx);
   // The masters were written: compute views are made from them again, packed forms dropped.
   void masters_changed(ops::Context& ctx);
+  // Packed forms of the unit's own matrices that only `use` reads are dropped: this pass was the last before the masters
+  // change.  They would be packed anew then anyway; meanwhile their memory serves activations.
+  void release_packed(int unit, ops::WeightUse use);
 
   // Stored parameters in the order of the specs; aliases are not among them.
   std::deque<Parameter>& parameters() { return parameters_; }
@@ -68,6 +76,8 @@ class WeightStore {
   DType dtype() const { return dtype_; }
 
  private:
+  WeightStore(ops::Context& ctx, const std::vector<ParamSpec>& specs, DType dtype, bool training);
+
   std::vector<ParamSpec> specs_;
   std::deque<Parameter> parameters_;
   std::map<std::string, Parameter*> by_name_;

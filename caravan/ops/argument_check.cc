@@ -98,6 +98,14 @@ void ArgumentCheck::whole(const char* argument, const Tensor& tensor, DType dtyp
   }
 }
 
+void ArgumentCheck::weight(const char* argument, const Weight& weight, DType dtype, const Shape& shape) const {
+  whole(argument, weight.source(), weight.is_rounded() ? weight.source().dtype() : dtype, shape);
+  if (weight.dtype() != dtype) {
+    fail(argument, to_string(dtype),
+         fmt::format("{} rounded to {}", to_string(weight.source()), to_string(weight.dtype())));
+  }
+}
+
 void ArgumentCheck::disjoint(const char* argument, const Tensor& tensor, const char* other_argument,
                              const Tensor& other) const {
   if (overlap(tensor, other)) {

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "caravan/ops/context.h"
+#include "caravan/ops/weight.h"
 
 namespace caravan::ops {
 
@@ -22,6 +23,8 @@ class ArgumentCheck {
   void window(const char* argument, const Tensor& tensor, DType dtype, const Shape& shape) const;
   // As window(), and without gaps between the rows.
   void whole(const char* argument, const Tensor& tensor, DType dtype, const Shape& shape) const;
+  // A weight whose products are of `dtype`, of exactly this shape.
+  void weight(const char* argument, const Weight& weight, DType dtype, const Shape& shape) const;
   // The two share no element.
   void disjoint(const char* argument, const Tensor& tensor, const char* other_argument, const Tensor& other) const;
   // The two are the same window or share no element.

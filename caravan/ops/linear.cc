@@ -5,21 +5,30 @@
 
 namespace caravan::ops {
 
+namespace {
+
+// The reference reads elements as they stand; the processor's backend packs what it reads.
+Weight read_by(Context& ctx, const Weight& w) {
+  return ctx.backend == Backend::kRef ? w.with_plain(ctx) : w;
+}
+
+}  // namespace
+
 void linear(Context& ctx, const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias,
             const Tensor& residual) {
   const ArgumentCheck check(ctx, "linear");
   check.float_matrix("x", x);
-  check.float_matrix("w", w.plain());
+  check.float_matrix("w", w.source());
   const std::int64_t tokens = x.rows();
   const std::int64_t in = x.columns();
-  const std::int64_t out = w.plain().rows();
+  const std::int64_t out = w.source().rows();
   check.require(in > 0, "x", "at least one column", to_string(x));
-  check.whole("w", w.plain(), x.dtype(), {out, in});
+  check.weight("w", w, x.dtype(), {out, in});
   const bool half = x.dtype() == DType::kBF16 || x.dtype() == DType::kF16;
   const DType y_dtype = half && y.defined() && y.dtype() == DType::kF32 ? DType::kF32 : x.dtype();
   check.window("y", y, y_dtype, {tokens, out});
   check.disjoint("y", y, "x", x);
-  check.disjoint("y", y, "w", w.plain());
+  check.disjoint("y", y, "w", w.source());
   if (bias.defined()) {
     check.whole("bias", bias, x.dtype(), {out});
     check.disjoint("y", y, "bias", bias);
@@ -31,23 +40,24 @@ void linear(Context& ctx, const Tensor& y, const Tensor& x, const Weight& w, con
   if (y.elements() == 0) {
     return;
   }
-  dispatch_all<LinearArgs>(ctx, "linear", cpu::linear_list(), ref::linear_list(), {y, x, w, bias, residual});
+  dispatch_all<LinearArgs>(ctx, "linear", cpu::linear_list(), ref::linear_list(),
+                           {y, x, read_by(ctx, w), bias, residual});
 }
 
 void linear_input_grad(Context& ctx, const Tensor& dx, const Tensor& dy, const Weight& w, Accumulate accumulate) {
   const ArgumentCheck check(ctx, "linear_input_grad");
   check.float_matrix("dy", dy);
-  check.float_matrix("w", w.plain());
-  check.whole("w", w.plain(), dy.dtype(), {dy.columns(), w.plain().columns()});
-  check.window("dx", dx, dy.dtype(), {dy.rows(), w.plain().columns()});
+  check.float_matrix("w", w.source());
+  check.weight("w", w, dy.dtype(), {dy.columns(), w.source().columns()});
+  check.window("dx", dx, dy.dtype(), {dy.rows(), w.source().columns()});
   check.disjoint("dx", dx, "dy", dy);
-  check.disjoint("dx", dx, "w", w.plain());
+  check.disjoint("dx", dx, "w", w.source());
   if (dx.elements() == 0 || dy.elements() == 0) {
     zero_when_storing(ctx, dx, accumulate);
     return;
   }
   dispatch_all<LinearInputGradArgs>(ctx, "linear_input_grad", cpu::linear_input_grad_list(),
-                                    ref::linear_input_grad_list(), {dx, dy, w, accumulate});
+                                    ref::linear_input_grad_list(), {dx, dy, read_by(ctx, w), accumulate});
 }
 
 void linear_weight_grad(Context& ctx, const Tensor& dw, const Tensor& dy, const Tensor& x, Accumulate accumulate) {

@@ -13,9 +13,9 @@ void check_inputs(const ArgumentCheck& check, const Tensor& token_nll, const Ten
   const std::int64_t tokens = hidden.rows();
   const std::int64_t features = hidden.columns();
   check.require(features > 0, "hidden", "at least one column", to_string(hidden));
-  check.float_matrix("w", w.plain());
-  check.require(w.plain().rows() > 0, "w", "at least one row", to_string(w.plain()));
-  check.whole("w", w.plain(), hidden.dtype(), {w.plain().rows(), features});
+  check.float_matrix("w", w.source());
+  check.require(w.source().rows() > 0, "w", "at least one row", to_string(w.source()));
+  check.weight("w", w, hidden.dtype(), {w.source().rows(), features});
   check.whole("token_nll", token_nll, statistics_dtype(hidden.dtype()), {tokens});
   check.whole("targets", targets, DType::kI32, {tokens});
   check.disjoint("token_nll", token_nll, "hidden", hidden);
@@ -31,7 +31,7 @@ void loss_head(Context& ctx, const Tensor& token_nll, const Tensor& hidden, cons
     return;
   }
   dispatch_all<LossHeadArgs>(ctx, "loss_head", cpu::loss_head_list(), ref::loss_head_list(),
-                             {token_nll, hidden, w, targets});
+                             {token_nll, hidden, w.with_plain(ctx), targets});
 }
 
 void loss_head_with_grad(Context& ctx, const Tensor& token_nll, const Tensor& d_hidden, const Tensor& dw,
@@ -40,13 +40,13 @@ void loss_head_with_grad(Context& ctx, const Tensor& token_nll, const Tensor& d_
   check_inputs(check, token_nll, hidden, w, targets);
   check.whole("d_hidden", d_hidden, hidden.dtype(), hidden.shape());
   check.disjoint("d_hidden", d_hidden, "hidden", hidden);
-  check.disjoint("d_hidden", d_hidden, "w", w.plain());
+  check.disjoint("d_hidden", d_hidden, "w", w.source());
   check.disjoint("d_hidden", d_hidden, "targets", targets);
   check.disjoint("d_hidden", d_hidden, "token_nll", token_nll);
   if (dw.defined()) {
-    check.whole("dw", dw, statistics_dtype(hidden.dtype()), w.plain().shape());
+    check.whole("dw", dw, statistics_dtype(hidden.dtype()), w.shape());
     check.disjoint("dw", dw, "hidden", hidden);
-    check.disjoint("dw", dw, "w", w.plain());
+    check.disjoint("dw", dw, "w", w.source());
     check.disjoint("dw", dw, "targets", targets);
     check.disjoint("dw", dw, "token_nll", token_nll);
     check.disjoint("dw", dw, "d_hidden", d_hidden);
@@ -55,7 +55,7 @@ void loss_head_with_grad(Context& ctx, const Tensor& token_nll, const Tensor& d_
     return;
   }
   dispatch_all<LossHeadGradArgs>(ctx, "loss_head_with_grad", cpu::loss_head_grad_list(), ref::loss_head_grad_list(),
-                                 {token_nll, d_hidden, dw, hidden, w, targets, scale});
+                                 {token_nll, d_hidden, dw, hidden, w.with_plain(ctx), targets, scale});
 }
 
 }  // namespace caravan::ops

@@ -1,4 +1,4 @@
-// A matrix that products multiply by: the plain tensor and the blocked copies a backend makes of it.
+// A matrix that products multiply by: its elements and the blocked copies a backend makes of them.
 #pragma once
 
 #include <map>
@@ -9,25 +9,53 @@
 
 namespace caravan::ops {
 
-// The plain form is the truth.  Packed forms are made by the backend on first use, kept under a key of its choosing,
-// accounted in Segment::kWeights, and dropped by changed().  Copying a Weight shares both.
+struct Context;
+
+// The passes that read a packed form.
+enum class WeightUse : unsigned { kForward = 1, kBackward = 2, kBoth = 3 };
+
+// A form that a backend packed, and which passes have read it since.
+struct PackedWeight {
+  Tensor bytes;
+  unsigned uses = 0;  // of WeightUse
+};
+
+// Elements that stand in a tensor are the truth.  Packed forms are made by the backend on first use, kept under a key of
+// its choosing, accounted in Segment::kWeights, and dropped by changed() and release().  Copying a Weight shares all.
 class Weight {
  public:
   Weight() = default;
-  // [out, in] of a linear layer or [vocab, hidden] of an embedding.
+  // [out, in] of a linear layer or [vocab, hidden] of an embedding, as products read it.
   explicit Weight(Tensor plain);
+  // The elements of `master` rounded to `dtype`: what products read is made from it, and no rounded copy of the whole
+  // stays beside the packed ones.  For matrices in training, whose master is there anyway.
+  static Weight rounded(Tensor master, DType dtype);
 
+  bool defined() const { return source_.defined(); }
+  DType dtype() const { return dtype_; }
+  const Shape& shape() const { return source_.shape(); }
+  // The tensor that is the truth: the plain form, or the master of a rounded one.
+  const Tensor& source() const { return source_; }
+  bool is_rounded() const { return source_.defined() && source_.dtype() != dtype_; }
+  // What products read; undefined for a rounded weight.
   const Tensor& plain() const { return plain_; }
-  bool defined() const { return plain_.defined(); }
-  // The plain form was written: packed forms are dropped.
+  // plain(), or a rounded copy that the caller holds.  Throws OutOfMemoryError.
+  Tensor materialize(Context& ctx) const;
+  // This weight; of a rounded one, a weight over materialize().
+  Weight with_plain(Context& ctx) const;
+
+  // The source was written: packed forms are dropped.
   void changed();
+  // Drops the forms that none but `use` has read: it does not need them again before the source changes.
+  void release(WeightUse use) const;
 
   // For backends: the packed forms by key.
-  std::map<std::string, Tensor>& packed() const { return *packed_; }
+  std::map<std::string, PackedWeight>& packed() const { return *packed_; }
 
  private:
-  Tensor plain_;
-  std::shared_ptr<std::map<std::string, Tensor>> packed_;
+  Tensor source_, plain_;
+  DType dtype_ = DType::kF32;
+  std::shared_ptr<std::map<std::string, PackedWeight>> packed_;
 };
 
 }  // namespace caravan::ops

@@ -74,6 +74,7 @@ class Runner {
         pipeline_(pipeline),
         options_(options),
         in_flight_(batches.size()),
+        forwards_left_(static_cast<int>(batches.size())),
         backwards_left_(static_cast<int>(batches.size())) {}
 
   double run() {
@@ -118,8 +119,12 @@ class Runner {
       pipeline_.receive(x.tensor, rank_of(step.stage - 1));
       x.slot = flight.input = flight.tape.new_slot();
     }
+    const bool completes = --forwards_left_ == 0;
     for (int unit = stage_.stage().first; unit < stage_.stage().last; ++unit) {
       x = stage_.forward_unit(flight.pass, unit, x);
+      if (completes && options_.on_forward_done) {
+        options_.on_forward_done(unit);
+      }
     }
     if (!last(step)) {
       flight.output = x.slot;
@@ -181,6 +186,7 @@ class Runner {
   comm::Communicator& pipeline_;
   const ExecutorOptions& options_;
   std::vector<std::unique_ptr<InFlight>> in_flight_;
+  int forwards_left_;
   int backwards_left_;
   DType dtype_ = stage_.dtype();
   double loss_ = 0.0;

@@ -18,6 +18,7 @@ namespace caravan::parallel {
 struct ExecutorOptions {
   double loss_scale = 1.0;  // 1 over the valid targets of the whole global batch
   autograd::SavePolicy checkpointing;
+  std::function<void(int unit)> on_forward_done;  // after the last forward through a unit (its head's loss comes after)
   std::function<void(int unit)> on_unit_done;  // after the last backward through a unit: where data parallelism reduces
 };
 

@@ -76,9 +76,14 @@ StepResult Trainer::step(const std::vector<MicroBatch>& batches) {
   parallel::ExecutorOptions executor;
   executor.loss_scale = 1.0 / static_cast<double>(std::max<std::int64_t>(1, result.targets));
   executor.checkpointing = options_.checkpointing;
-  if (ranks_.size() > 1) {
-    executor.on_unit_done = [&](int unit) { reducer.unit_done(unit); };
-  }
+  // The masters change after this step: what a pass has read for the last time goes, and its memory serves activations.
+  executor.on_forward_done = [&](int unit) { store.release_packed(unit, ops::WeightUse::kForward); };
+  executor.on_unit_done = [&](int unit) {
+    store.release_packed(unit, ops::WeightUse::kBoth);
+    if (ranks_.size() > 1) {
+      reducer.unit_done(unit);
+    }
+  };
   const double loss_sum = parallel::run_schedule(
       ctx_, *model_.llama, parallel::accumulate(static_cast<int>(batches.size())), batches, *alone_, executor);
   if (ranks_.size() > 1) {

@@ -291,7 +291,7 @@ TEST(WeightContract, DropsItsPackedFormsWhenThePlainOneChanged) {
   Context ctx = small_context();
   Weight w(floats(ctx, {2, 2}));
   const Weight copy = w;
-  w.packed().emplace("blocked", floats(ctx, {2, 2}));
+  w.packed().emplace("blocked", PackedWeight{floats(ctx, {2, 2})});
   EXPECT_EQ(copy.packed().size(), 1U);
   w.changed();
   EXPECT_TRUE(copy.packed().empty());

@@ -4,6 +4,7 @@
 
 #include "caravan/ops/args.h"
 #include "caravan/ops/cpu/staging.h"
+#include "caravan/ops/elementwise.h"
 
 namespace caravan::ops {
 
@@ -122,7 +123,7 @@ Tensor scratch_of(Context& ctx, std::int64_t bytes) {
   return bytes > 0 ? ctx.allocate(DType::kU8, {bytes}, Segment::kWorkspace) : Tensor();
 }
 
-// Same dtype: one reorder.  The rows are those of a contiguous tensor.
+// Same dtype and plain rows at hand: one reorder.
 void pack_whole(Context& ctx, const Tensor& plain, const WeightLayout& layout, const Tensor& packed) {
   PlanCache& plans = plans_of(ctx);
   with_onednn(ctx, "packing a weight", [&] {
@@ -133,27 +134,36 @@ void pack_whole(Context& ctx, const Tensor& plain, const WeightLayout& layout, c
   });
 }
 
-// To f32, by way of a piece of plain f32 where the layout is blocked.
-void pack_widened(Context& ctx, const Tensor& plain, const WeightLayout& layout, const Tensor& packed) {
-  if (!layout.blocked) {
-    if (!ctx.dry_run()) {
-      stage_rows(ctx, DType::kF32, plain, packed.address());
-    }
-    return;
-  }
+// Otherwise in pieces of rows: rounded, widened, and where the layout is blocked reordered, so that no copy of the whole
+// stands beside the packed one.
+void pack_pieces(Context& ctx, const Weight& weight, const WeightLayout& layout, const Tensor& packed) {
   PlanCache& plans = plans_of(ctx);
   const std::int64_t rows = layout.plain_rows();
-  const Tensor piece =
-      ctx.allocate(DType::kF32, {std::min(kWidenedRows, rows), layout.plain_columns()}, Segment::kWorkspace);
+  const std::int64_t most = std::min(kWidenedRows, rows);
+  const auto piece_of = [&](bool wanted, DType dtype) {
+    return wanted ? ctx.allocate(dtype, {most, layout.plain_columns()}, Segment::kWorkspace) : Tensor();
+  };
+  const Tensor rounded = piece_of(weight.is_rounded(), weight.dtype());
+  const Tensor staged =
+      piece_of(layout.blocked && !(rounded.defined() && rounded.dtype() == layout.dtype), layout.dtype);
   for (std::int64_t first = 0; first < rows; first += kWidenedRows) {
     const std::int64_t count = std::min(kWidenedRows, rows - first);
-    if (!ctx.dry_run()) {
-      stage_rows(ctx, DType::kF32, plain.row_range(first, first + count), piece.address());
+    std::byte* const there = packed.address() + weight_rows_offset(layout, first);
+    Tensor piece = weight.source().row_range(first, first + count);
+    if (rounded.defined()) {
+      convert(ctx, rounded.row_range(0, count), piece);
+      piece = rounded.row_range(0, count);
+    }
+    if (!ctx.dry_run() && (staged.defined() || !layout.blocked)) {
+      stage_rows(ctx, layout.dtype, piece, layout.blocked ? staged.address() : there);
+    }
+    if (!layout.blocked) {
+      continue;
     }
     with_onednn(ctx, "packing a weight", [&] {
       const Tensor scratch = scratch_of(ctx, plans.pack_scratch_bytes(ctx.threads, layout, count));
       if (!ctx.dry_run()) {
-        plans.pack(ctx.threads, layout, count, piece.address(), packed.address() + weight_rows_offset(layout, first),
+        plans.pack(ctx.threads, layout, count, (staged.defined() ? staged : piece).address(), there,
                    address_or_null(scratch));
       }
     });
@@ -174,22 +184,23 @@ std::int64_t plans_made(const PlanCache& plans) {
 }
 
 const std::byte* prepare_weight(Context& ctx, const Weight& weight, const WeightLayout& layout) {
-  const Tensor& plain = weight.plain();
-  const bool same_dtype = plain.dtype() == layout.dtype;
+  const bool same_dtype = weight.plain().defined() && weight.dtype() == layout.dtype;
   if (same_dtype && !layout.blocked) {
-    return plain.address();
+    return weight.plain().address();
   }
-  const auto found = weight.packed().find(layout.name);
-  if (found != weight.packed().end()) {
-    return found->second.address();
+  const WeightUse use = layout.direction == Direction::kForward ? WeightUse::kForward : WeightUse::kBackward;
+  auto found = weight.packed().find(layout.name);
+  if (found == weight.packed().end()) {
+    PackedWeight form{ctx.allocate(DType::kU8, {layout.bytes()}, Segment::kWeights)};
+    if (same_dtype) {
+      pack_whole(ctx, weight.plain(), layout, form.bytes);
+    } else {
+      pack_pieces(ctx, weight, layout, form.bytes);
+    }
+    found = weight.packed().emplace(layout.name, std::move(form)).first;
   }
-  Tensor packed = ctx.allocate(DType::kU8, {layout.bytes()}, Segment::kWeights);
-  if (same_dtype) {
-    pack_whole(ctx, plain, layout, packed);
-  } else {
-    pack_widened(ctx, plain, layout, packed);
-  }
-  return weight.packed().emplace(layout.name, std::move(packed)).first->second.address();
+  found->second.uses |= static_cast<unsigned>(use);
+  return found->second.bytes.address();
 }
 
 }  // namespace cpu

@@ -33,6 +33,9 @@ std::string name_of(const dnnl::memory::desc& desc, DType dtype, Direction direc
   const dnnl_blocking_desc_t& blocking = desc.data.format_desc.blocking;
   std::string name =
       std::string(direction == Direction::kForward ? "onednn " : "onednn input_grad ") + to_string(dtype) + " ";
+  if (blocking.inner_nblks == 0) {
+    return std::string("onednn plain ") + to_string(dtype);  // rows as they stand serve both directions
+  }
   for (int i = 0; i < blocking.inner_nblks; ++i) {
     name += std::to_string(blocking.inner_blks[i]) + static_cast<char>('a' + blocking.inner_idxs[i]);
   }

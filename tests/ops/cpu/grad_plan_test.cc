@@ -234,6 +234,54 @@ TEST(Gradients, HaveTheSameBitsForEveryThreadCount) {
   }
 }
 
+TEST(RoundedWeight, GivesTheBitsOfTheCopyThatWouldStandBesideIt) {
+  for (const Backend backend : {Backend::kCpu, Backend::kRef}) {
+    for (const std::int64_t out :
+         {std::int64_t{48}, std::int64_t{2100}}) {  // one piece on the way to blocks, and several
+      Context ctx = context();
+      ctx.backend = backend;
+      const Tensor master = filled(ctx, DType::kF32, {out, 64}, 1);
+      const Tensor copy = ctx.allocate(DType::kBF16, master.shape());
+      convert(ctx, copy, master);
+      const Tensor x = filled(ctx, DType::kBF16, {33, 64}, 2);
+      const Tensor dy = filled(ctx, DType::kBF16, {33, out}, 3);
+      const auto products = [&](const Weight& w) {
+        const Tensor y = ctx.allocate(DType::kBF16, dy.shape());
+        const Tensor dx = ctx.allocate(DType::kBF16, x.shape());
+        linear(ctx, y, x, w);
+        linear_input_grad(ctx, dx, dy, w, Accumulate::kStore);
+        return std::pair(to_floats(y), to_floats(dx));
+      };
+      const Weight rounded = Weight::rounded(master, DType::kBF16);
+      EXPECT_FALSE(rounded.plain().defined());
+      EXPECT_EQ(rounded.dtype(), DType::kBF16);
+      EXPECT_EQ(products(rounded), products(Weight(copy))) << to_string(backend) << " " << out;
+    }
+  }
+}
+
+TEST(RoundedWeight, KeepsAPackedFormUntilItsLastReaderIsDone) {
+  Context ctx = context();
+  const Weight w = Weight::rounded(filled(ctx, DType::kF32, {96, 64}, 1), DType::kBF16);
+  const Tensor x = filled(ctx, DType::kBF16, {33, 64}, 2);
+  const Tensor y = ctx.allocate(DType::kBF16, {33, 96});
+  const auto weights = [&] {
+    return ctx.allocator->use().segments[static_cast<std::size_t>(Segment::kWeights)].live_bytes;
+  };
+  EXPECT_EQ(weights(), 0);
+  linear(ctx, y, x, w);
+  EXPECT_GT(weights(), 0);
+  w.release(WeightUse::kBackward);
+  EXPECT_GT(weights(), 0);
+  w.release(WeightUse::kForward);
+  EXPECT_EQ(weights(), 0);
+  linear(ctx, y, x, w);
+  const Tensor dx = ctx.allocate(DType::kBF16, x.shape());
+  linear_input_grad(ctx, dx, y, w, Accumulate::kStore);
+  w.release(WeightUse::kBoth);
+  EXPECT_EQ(weights(), 0);
+}
+
 TEST(LinearWeightGrad, OfFewColumnsHasTheSameBitsForEveryThreadCount) {
   const auto gradient = [](int threads) {
     Context ctx = context(threads);
