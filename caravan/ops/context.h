@@ -39,7 +39,10 @@ struct Context {
   Backend backend = Backend::kCpu;
   std::shared_ptr<Allocator> allocator;  // its device is the device of every tensor; kMeta makes a dry run of all ops
   int threads = 1;
-  Isa isa = Isa::kAvx2;                          // the highest level that kernels may use
+  Isa isa = Isa::kAvx2;  // the highest level that kernels may use
+  // Takes kernels of bf16 pairs where the processor has no products of pairs, by widening both: slow, the numerics of
+  // AVX512_BF16 on any machine.
+  bool emulate_bf16_pairs = false;
   std::shared_ptr<PlanCache> plans;              // null until the first plan is made
   std::function<void(const Choice&)> on_choice;  // called once a dispatch when set
 

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <functional>
 #include <optional>
 
 #include "tests/ops/runs.h"
@@ -66,6 +67,9 @@ inline void expect_rounded(const std::vector<double>& got, DType dtype, const st
 }
 
 // Which implementation must serve an op: the table that the documentation's support matrix is made from.
+// What rounding to bf16 changes at most, relatively.
+inline constexpr double kUbf16 = 0x1p-8;
+
 inline const char* expected_implementation(const std::string& op, DType dtype, Isa isa) {
   if (op == "zero") {
     return "rows";
@@ -146,6 +150,25 @@ class Parity : public ::testing::TestWithParam<DType> {
       EXPECT_EQ(choices_[0].implementation, implementation);
     }
     choices_.clear();
+  }
+
+  // Which kernels of attention a case gets: by pairs of bf16, whose weights and scores' gradients are bf16 too.
+  bool by_pairs(const AttentionCase& c) const {
+    return GetParam() == DType::kBF16 && (cpu_.isa >= Isa::kAvx512Bf16 || cpu_.emulate_bf16_pairs) &&
+           c.heads.head_dim % 2 == 0;
+  }
+  const char* attention_kernels(const AttentionCase& c, const char* op) const {
+    return by_pairs(c) ? "simd:pairs" : expected_implementation(op, GetParam(), cpu_.isa);
+  }
+  // bf16 by products of pairs runs on every machine, where it has to be by emulation.
+  void with_and_without_pairs(const std::function<void()>& body) {
+    body();
+    if (GetParam() == DType::kBF16 && cpu_.isa < Isa::kAvx512Bf16) {
+      cpu_.emulate_bf16_pairs = true;
+      SCOPED_TRACE("emulated pairs");
+      body();
+      cpu_.emulate_bf16_pairs = false;
+    }
   }
 
   Context cpu_, ref_;

@@ -139,9 +139,10 @@ void clear_uncovered(const AttentionArgs& args) {
   clear(covered, args.out.rows());
 }
 
-void run_tasks(Context& ctx, const AttentionArgs& args, const AttentionShape& shape, const Plan& plan,
-               float* workspace) {
+void run_tasks(Context& ctx, const AttentionArgs& args, const AttentionShape& shape, const Plan& plan, float* workspace,
+               bool pairs) {
   const Kernels& kernels = kernels_for(ctx.isa);
+  const auto kernel = pairs ? kernels.attention_pairs : kernels.attention;
   std::vector<KeyRange> ranges;
   ranges.reserve(args.ranges->size());
   for (const AttentionRange& range : *args.ranges) {
@@ -162,21 +163,21 @@ void run_tasks(Context& ctx, const AttentionArgs& args, const AttentionShape& sh
     for (std::size_t i = next++; i < order.size(); i = next++) {
       const Task& task = plan.tasks[order[i]];
       const bool whole = task.pieces == 1;
-      kernels.attention(
-          shape,
-          {.ranges = ranges.data() + task.first_range,
-           .count = task.ranges,
-           .query_begin = task.query_begin,
-           .queries = task.queries,
-           .kv_head = task.kv_head,
-           .key_limit_begin = task.piece * kKeysPerPiece,
-           .key_limit_end = whole ? std::numeric_limits<std::int64_t>::max() : (task.piece + 1) * kKeysPerPiece,
-           .partial = whole ? nullptr : workspace + task.partial},
-          scratch);
+      kernel(shape,
+             {.ranges = ranges.data() + task.first_range,
+              .count = task.ranges,
+              .query_begin = task.query_begin,
+              .queries = task.queries,
+              .kv_head = task.kv_head,
+              .key_limit_begin = task.piece * kKeysPerPiece,
+              .key_limit_end = whole ? std::numeric_limits<std::int64_t>::max() : (task.piece + 1) * kKeysPerPiece,
+              .partial = whole ? nullptr : workspace + task.partial},
+             scratch);
     }
   });
 }
 
+template <bool kPairs>
 void run(Context& ctx, const AttentionArgs& args, std::byte* bytes) {
   clear_uncovered(args);
   const Plan plan = plan_of(args);
@@ -185,7 +186,7 @@ void run(Context& ctx, const AttentionArgs& args, std::byte* bytes) {
   }
   const AttentionShape shape = shape_of(args);
   auto* workspace = reinterpret_cast<float*>(bytes);
-  run_tasks(ctx, args, shape, plan, workspace);
+  run_tasks(ctx, args, shape, plan, workspace, kPairs);
   for (const Task& task : plan.tasks) {
     if (task.pieces > 1 && task.piece == 0) {
       kernels_for(ctx.isa).attention_merge(shape, {.partials = workspace + task.partial,
@@ -201,10 +202,15 @@ const char* refuse(const Context&, const AttentionArgs& args) {
   return has_kernels(args.query.dtype()) ? nullptr : kNoF64;
 }
 
+const char* refuse_pair_kernels(const Context& ctx, const AttentionArgs& args) {
+  return refuse_pairs(ctx, args.query.dtype(), args.heads.head_dim, {args.query.row_stride(), args.key.row_stride()});
+}
+
 }  // namespace
 
 ImplementationList<AttentionArgs> attention_list() {
-  static const auto kList = simd_list<AttentionArgs>(refuse, workspace, run);
+  static const auto kList = with_pairs<AttentionArgs>(refuse_pair_kernels, workspace, run<true>,
+                                                      simd_list<AttentionArgs>(refuse, workspace, run<false>));
   return kList;
 }
 

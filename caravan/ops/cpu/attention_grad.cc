@@ -172,15 +172,21 @@ std::int64_t kept_floats(const Plan& plan, const AttentionGradArgs& args) {
   return plan.pieces > 1 ? floats : 0;
 }
 
-// A thread's own: the kernel's scratch, and the sums where they do not outlive the task.
-std::int64_t thread_floats(const Context& ctx, const Plan& plan, const AttentionGradArgs& args) {
-  return kernels_for(ctx.isa).attention_grad_scratch(shape_of(args), plan.largest_rows) +
-         (plan.pieces > 1 ? 0 : sums_floats(args, plan.largest_rows));
+std::int64_t scratch_floats(const Context& ctx, const Plan& plan, const AttentionGradArgs& args, bool pairs) {
+  const Kernels& kernels = kernels_for(ctx.isa);
+  return (pairs ? kernels.attention_grad_pairs_scratch : kernels.attention_grad_scratch)(shape_of(args),
+                                                                                         plan.largest_rows);
 }
 
+// A thread's own: the kernel's scratch, and the sums where they do not outlive the task.
+std::int64_t thread_floats(const Context& ctx, const Plan& plan, const AttentionGradArgs& args, bool pairs) {
+  return scratch_floats(ctx, plan, args, pairs) + (plan.pieces > 1 ? 0 : sums_floats(args, plan.largest_rows));
+}
+
+template <bool kPairs>
 std::int64_t workspace(Context& ctx, const AttentionGradArgs& args) {
   const Plan plan = plan_of(args);
-  return (kept_floats(plan, args) + threads_of(ctx, plan, args) * thread_floats(ctx, plan, args)) *
+  return (kept_floats(plan, args) + threads_of(ctx, plan, args) * thread_floats(ctx, plan, args, kPairs)) *
          static_cast<std::int64_t>(sizeof(float));
 }
 
@@ -231,6 +237,7 @@ AttentionGradMerge merge_of(const Task& task, const float* sums, std::int64_t pi
           .pieces = pieces};
 }
 
+template <bool kPairs>
 void run(Context& ctx, const AttentionGradArgs& args, std::byte* bytes) {
   const Plan plan = plan_of(args);
   clear_uncovered(args, plan);
@@ -253,8 +260,9 @@ void run(Context& ctx, const AttentionGradArgs& args, std::byte* bytes) {
                    [](const Task& a, const Task& b) { return a.island->cost > b.island->cost; });
   const Kernels& kernels = kernels_for(ctx.isa);
   const AttentionGradShape shape = shape_of(args);
-  const std::int64_t scratch_floats = kernels.attention_grad_scratch(shape, plan.largest_rows);
-  const std::int64_t own = thread_floats(ctx, plan, args);
+  const auto kernel = kPairs ? kernels.attention_grad_pairs : kernels.attention_grad;
+  const std::int64_t kernel_floats = scratch_floats(ctx, plan, args, kPairs);
+  const std::int64_t own = thread_floats(ctx, plan, args, kPairs);
   const std::int64_t threads = threads_of(ctx, plan, args);
   float* const threads_begin = workspace + kept_floats(plan, args);
   std::atomic<std::size_t> next = 0;
@@ -262,18 +270,18 @@ void run(Context& ctx, const AttentionGradArgs& args, std::byte* bytes) {
     float* const scratch = threads_begin + begin * own;
     for (std::size_t i = next++; i < tasks.size(); i = next++) {
       const Task& task = tasks[i];
-      float* const here = task.sums == nullptr ? scratch + scratch_floats : task.sums;
-      kernels.attention_grad(shape,
-                             {.ranges = task.island->ranges.data(),
-                              .count = std::ssize(task.island->ranges),
-                              .rows = task.island->rows,
-                              .kv_head = task.kv_head,
-                              .blocks = task.island->blocks.data(),
-                              .first_block = task.piece,
-                              .block_count = std::ssize(task.island->blocks),
-                              .step = plan.pieces,
-                              .sums = here},
-                             scratch);
+      float* const here = task.sums == nullptr ? scratch + kernel_floats : task.sums;
+      kernel(shape,
+             {.ranges = task.island->ranges.data(),
+              .count = std::ssize(task.island->ranges),
+              .rows = task.island->rows,
+              .kv_head = task.kv_head,
+              .blocks = task.island->blocks.data(),
+              .first_block = task.piece,
+              .block_count = std::ssize(task.island->blocks),
+              .step = plan.pieces,
+              .sums = here},
+             scratch);
       if (plan.pieces == 1) {
         kernels.attention_grad_merge(shape, merge_of(task, here, 1));
       }
@@ -295,10 +303,18 @@ const char* refuse(const Context&, const AttentionGradArgs& args) {
   return has_kernels(args.query.dtype()) ? nullptr : kNoF64;
 }
 
+const char* refuse_pair_kernels(const Context& ctx, const AttentionGradArgs& args) {
+  return refuse_pairs(
+      ctx, args.query.dtype(), args.heads.head_dim,
+      {args.query.row_stride(), args.key.row_stride(), args.value.row_stride(), args.d_out.row_stride()});
+}
+
 }  // namespace
 
 ImplementationList<AttentionGradArgs> attention_grad_list() {
-  static const auto kList = simd_list<AttentionGradArgs>(refuse, workspace, run);
+  static const auto kList =
+      with_pairs<AttentionGradArgs>(refuse_pair_kernels, workspace<true>, run<true>,
+                                    simd_list<AttentionGradArgs>(refuse, workspace<false>, run<false>));
   return kList;
 }
 

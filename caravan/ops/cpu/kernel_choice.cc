@@ -8,7 +8,7 @@
 namespace caravan::ops::cpu {
 
 const Kernels& kernels_for(Isa isa) {
-  return isa >= Isa::kAvx512 ? kernels_avx512() : kernels_avx2();
+  return isa >= Isa::kAvx512Bf16 ? kernels_avx512_bf16() : isa >= Isa::kAvx512 ? kernels_avx512() : kernels_avx2();
 }
 
 bool has_kernels(DType dtype) {
@@ -27,6 +27,19 @@ Element element_of(DType dtype) {
       throw ShapeError(std::string("the processor's kernels were given ") + to_string(dtype) +
                        " where they take f32, bf16 or f16");
   }
+}
+
+const char* refuse_pairs(const Context& ctx, DType dtype, std::int64_t head_dim,
+                         std::initializer_list<std::int64_t> strides) {
+  if (dtype != DType::kBF16) {
+    return "bf16 alone";
+  }
+  if (ctx.isa < Isa::kAvx512Bf16 && !ctx.emulate_bf16_pairs) {
+    return "the level has no products of bf16 pairs";
+  }
+  const bool even =
+      head_dim % 2 == 0 && std::ranges::all_of(strides, [](std::int64_t stride) { return stride % 2 == 0; });
+  return even ? nullptr : "pairs need an even head_dim and even row strides";
 }
 
 Rows rows_of(const Tensor& tensor) {

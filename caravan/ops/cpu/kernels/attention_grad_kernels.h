@@ -13,11 +13,12 @@ namespace {
 constexpr int kGradQueries = 48;
 static_assert(kAttentionGradKeys == kKeys);
 
-// c[r][j] (+)= sum over k < count of a[r * a_row + k * a_step] b[k * b_stride + j]
+// c[r][j] (+)= sum over k < count of a[r * a_row + k * a_step] b[k * b_stride + j], of floats or of pairs
+template <typename T>
 struct Factors {
-  const float* a;
+  const T* a;
   std::int64_t a_row, a_step;
-  const float* b;
+  const T* b;
   std::int64_t b_stride;
   std::int64_t count;
   float* c;
@@ -25,10 +26,10 @@ struct Factors {
   bool add;
 };
 
-template <int kRows, int kVectors>
-void multiply_tile(const Factors& f, std::int64_t row, std::int64_t column) {
-  const float* a = f.a + row * f.a_row;
-  const float* b = f.b + column;
+template <int kRows, int kVectors, typename T>
+void multiply_tile(const Factors<T>& f, std::int64_t row, std::int64_t column) {
+  const T* a = f.a + row * f.a_row;
+  const T* b = f.b + column;
   float* c = f.c + row * f.c_stride + column;
   Vec sums[kRows][kVectors];
   CARAVAN_UNROLL
@@ -39,14 +40,14 @@ void multiply_tile(const Factors& f, std::int64_t row, std::int64_t column) {
     }
   }
   for (std::int64_t k = 0; k < f.count; ++k) {
-    Vec factors[kVectors];
+    VectorOf<T> factors[kVectors];
     CARAVAN_UNROLL
     for (int j = 0; j < kVectors; ++j) {
       factors[j] = load(b + k * f.b_stride + j * kLanes);
     }
     CARAVAN_UNROLL
     for (int r = 0; r < kRows; ++r) {
-      const Vec one = set(a[r * f.a_row + k * f.a_step]);
+      const VectorOf<T> one = spread(a[r * f.a_row + k * f.a_step]);
       CARAVAN_UNROLL
       for (int j = 0; j < kVectors; ++j) {
         sums[r][j] = fma(one, factors[j], sums[r][j]);
@@ -62,8 +63,8 @@ void multiply_tile(const Factors& f, std::int64_t row, std::int64_t column) {
   }
 }
 
-template <int kVectors>
-void multiply_columns(const Factors& f, std::int64_t rows, std::int64_t column) {
+template <int kVectors, typename T>
+void multiply_columns(const Factors<T>& f, std::int64_t rows, std::int64_t column) {
   std::int64_t row = 0;
   for (; row + kTileRows <= rows; row += kTileRows) {
     multiply_tile<kTileRows, kVectors>(f, row, column);
@@ -85,7 +86,8 @@ void multiply_columns(const Factors& f, std::int64_t rows, std::int64_t column) 
 }
 
 // All of c: `columns` is a multiple of kLanes.
-void multiply(const Factors& f, std::int64_t rows, std::int64_t columns) {
+template <typename T>
+void multiply(const Factors<T>& f, std::int64_t rows, std::int64_t columns) {
   for (std::int64_t column = 0; column < columns; column += kTileWidth) {
     switch (least(kTileVectors, (columns - column) / kLanes)) {
       case 1:
@@ -254,24 +256,25 @@ void meet(const AttentionGradShape& shape, const GradScratch& s, const GradTile&
                 queries);
   widen_head<E>(head_of<E>(shape.d_out, tile.query, tile.head, dim), shape.d_out.stride, tile.queries, dim, s.wide,
                 d_outs);
-  multiply({queries, s.wide, 1, scratch + s.keys_across, kKeys, dim, weights, kKeys, false}, tile.queries, padded);
-  multiply({d_outs, s.wide, 1, scratch + s.values_across, kKeys, dim, d_scores, kKeys, false}, tile.queries, padded);
+  multiply<float>({queries, s.wide, 1, scratch + s.keys_across, kKeys, dim, weights, kKeys, false}, tile.queries,
+                  padded);
+  multiply<float>({d_outs, s.wide, 1, scratch + s.values_across, kKeys, dim, d_scores, kKeys, false}, tile.queries,
+                  padded);
   for (std::int64_t r = 0; r < tile.queries; ++r) {
     soften_grad_row(weights + r * kKeys, d_scores + r * kKeys, tile.low, tile.low + seen(tile.query + r), padded,
                     shape.scale * kLog2E, tile.statistics[r * tile.statistics_stride]);
   }
-  multiply({weights, 1, kKeys, d_outs, s.wide, tile.queries, scratch + s.d_values, s.wide, true}, most, s.wide);
-  multiply({d_scores, 1, kKeys, queries, s.wide, tile.queries, scratch + s.d_keys, s.wide, true}, most, s.wide);
-  multiply({d_scores, kKeys, 1, scratch + s.keys, s.wide, most, tile.sums, tile.sums_stride, true}, tile.queries,
-           s.wide);
+  multiply<float>({weights, 1, kKeys, d_outs, s.wide, tile.queries, scratch + s.d_values, s.wide, true}, most, s.wide);
+  multiply<float>({d_scores, 1, kKeys, queries, s.wide, tile.queries, scratch + s.d_keys, s.wide, true}, most, s.wide);
+  multiply<float>({d_scores, kKeys, 1, scratch + s.keys, s.wide, most, tile.sums, tile.sums_stride, true}, tile.queries,
+                  s.wide);
 }
 
-// All queries that see keys of the block.
-template <typename E>
-void meet_block(const AttentionGradShape& shape, const AttentionGradTask& task, const KeyBlock& block,
-                const GradScratch& s, float* scratch) {
+// Calls meet(tile) for all queries that see keys of the block.  wide: of the task's sums.
+template <typename Meet>
+CARAVAN_INLINE void meet_block(const AttentionGradShape& shape, const AttentionGradTask& task, const KeyBlock& block,
+                               const RowStatistics* statistics, std::int64_t wide, const Meet& meet) {
   const std::int64_t group = shape.heads / shape.kv_heads;
-  const auto* statistics = reinterpret_cast<const RowStatistics*>(scratch + s.statistics);
   for (std::int64_t i = 0; i < task.count; ++i) {
     const KeyRange& range = task.ranges[i].range;
     const std::int64_t first = block.begin > range.key_begin ? block.begin : range.key_begin;
@@ -284,19 +287,17 @@ void meet_block(const AttentionGradShape& shape, const AttentionGradTask& task, 
     for (std::int64_t h = 0; h < group; ++h) {
       for (std::int64_t query = from; query < range.query_end; query += kGradQueries) {
         const std::int64_t row = (task.ranges[i].row + query - range.query_begin) * group + h;
-        meet<E>(shape, s,
-                {.range = &range,
-                 .query = query,
-                 .queries = least(kGradQueries, range.query_end - query),
-                 .head = task.kv_head * group + h,
-                 .first = first,
-                 .n = n,
-                 .low = first - block.begin,
-                 .statistics = statistics + row,
-                 .statistics_stride = group,
-                 .sums = task.sums + row * s.wide,
-                 .sums_stride = group * s.wide},
-                scratch);
+        meet(GradTile{.range = &range,
+                      .query = query,
+                      .queries = least(kGradQueries, range.query_end - query),
+                      .head = task.kv_head * group + h,
+                      .first = first,
+                      .n = n,
+                      .low = first - block.begin,
+                      .statistics = statistics + row,
+                      .statistics_stride = group,
+                      .sums = task.sums + row * wide,
+                      .sums_stride = group * wide});
       }
     }
   }
@@ -310,12 +311,24 @@ CARAVAN_INLINE void write_head(const float* sums, std::int64_t n, float scale, t
       [&](std::int64_t i, std::int64_t m) { E::store(to + i, F32::load(sums + i, m) * factor, m); });
 }
 
+// d_key and d_value of a block, which are complete.  Both sums: [keys][wide].
+template <typename E>
+CARAVAN_INLINE void write_block(const AttentionGradShape& shape, std::int64_t kv_head, const KeyBlock& block,
+                                const float* d_keys, const float* d_values, std::int64_t wide) {
+  for (std::int64_t key = block.begin; key < block.end; ++key) {
+    const std::int64_t at = (key - block.begin) * wide;
+    write_head<E>(d_keys + at, shape.head_dim, shape.scale, head_of<E>(shape.d_key, key, kv_head, shape.head_dim));
+    write_head<E>(d_values + at, shape.head_dim, 1.0F, head_of<E>(shape.d_value, key, kv_head, shape.head_dim));
+  }
+}
+
 template <typename E>
 void attention_grad_of(const AttentionGradShape& shape, const AttentionGradTask& task, float* scratch) {
   const GradScratch s = grad_layout_of(shape, task.rows);
   const std::int64_t dim = shape.head_dim;
   fill(task.sums, task.rows * (shape.heads / shape.kv_heads) * s.wide, 0.0F);
-  make_statistics<E>(shape, task, reinterpret_cast<RowStatistics*>(scratch + s.statistics));
+  auto* const statistics = reinterpret_cast<RowStatistics*>(scratch + s.statistics);
+  make_statistics<E>(shape, task, statistics);
   for (std::int64_t b = task.first_block; b < task.block_count; b += task.step) {
     const KeyBlock& block = task.blocks[b];
     const std::int64_t n = block.end - block.begin;
@@ -329,13 +342,8 @@ void attention_grad_of(const AttentionGradShape& shape, const AttentionGradTask&
     turn_keys(values, s.wide, s.tall, scratch + s.values_across);
     fill(scratch + s.d_keys, kKeys * s.wide, 0.0F);
     fill(scratch + s.d_values, kKeys * s.wide, 0.0F);
-    meet_block<E>(shape, task, block, s, scratch);
-    for (std::int64_t k = 0; k < n; ++k) {
-      write_head<E>(scratch + s.d_keys + k * s.wide, dim, shape.scale,
-                    head_of<E>(shape.d_key, block.begin + k, task.kv_head, dim));
-      write_head<E>(scratch + s.d_values + k * s.wide, dim, 1.0F,
-                    head_of<E>(shape.d_value, block.begin + k, task.kv_head, dim));
-    }
+    meet_block(shape, task, block, statistics, s.wide, [&](const GradTile& tile) { meet<E>(shape, s, tile, scratch); });
+    write_block<E>(shape, task.kv_head, block, scratch + s.d_keys, scratch + s.d_values, s.wide);
   }
 }
 

@@ -9,7 +9,7 @@ namespace {
 // Where the pieces of a task's scratch begin, in floats.
 struct Scratch {
   std::int64_t rows, panels, wide;
-  std::int64_t queries, keys, key_rows, values, scores, sums, states, floats;
+  std::int64_t queries, keys, key_rows, values, scores, weights, sums, states, floats;
 };
 
 CARAVAN_INLINE Scratch layout_of(const AttentionShape& shape, std::int64_t queries) {
@@ -29,6 +29,7 @@ CARAVAN_INLINE Scratch layout_of(const AttentionShape& shape, std::int64_t queri
   s.key_rows = take(8 * round_up(shape.head_dim, 16));
   s.values = take(kKeys * s.wide);
   s.scores = take(kTileRows * kKeys);
+  s.weights = take(kTileRows * kKeys / 2);  // of pairs
   s.sums = take(padded_rows * s.wide);
   s.states = take(padded_rows * 2);
   s.floats = at;
@@ -187,7 +188,7 @@ void attention_blocks(const AttentionShape& shape, const AttentionTask& task, fl
         continue;
       }
       for (std::int64_t k = 0; k < most; k += kTileWidth) {
-        score_tile(scratch + s.queries + row * shape.head_dim, keys + k * tall, shape.head_dim, scores + k);
+        score_tile(scratch + s.queries + row * shape.head_dim, keys + k * tall, shape.head_dim, set(1.0F), scores + k);
       }
       float decay[kTileRows];
       for (int r = 0; r < kTileRows; ++r) {
@@ -195,7 +196,7 @@ void attention_blocks(const AttentionShape& shape, const AttentionTask& task, fl
             row + r < s.rows ? visible_keys(range, task.query_begin + (row + r) / group, offset, n) : 0;
         decay[r] = soften_row(scores + r * kKeys, seen, round_up(most, kLanes), states[row + r]);
       }
-      weigh_values(scores, values, most, decay, sums + row * s.wide, s.wide);
+      weigh_values(scores, kKeys, values, most, decay, sums + row * s.wide, s.wide);
     }
   });
   finish<E>(shape, task, sums, s.wide, states);

@@ -95,9 +95,20 @@ void pack_values(const typename E::Stored* values, std::int64_t stride, std::int
   }
 }
 
-// scores[r][j] = <query r, key j> of one panel and one width of keys.
-// panel: [head_dim][kTileRows].  keys: [head_dim][kTileWidth].  scores: rows kKeys apart.
-CARAVAN_INLINE void score_tile(const float* panel, const float* keys, std::int64_t head_dim, float* scores) {
+// What factors of products are made of: floats, or pairs of bf16 that are multiplied and added at once.
+CARAVAN_INLINE Vec spread(float one) {
+  return set(one);
+}
+CARAVAN_INLINE Pairs spread(const Word& two) {
+  return set(two);
+}
+template <typename T>
+using VectorOf = decltype(load(static_cast<const T*>(nullptr)));
+
+// scores[r][j] = factor <query r, key j> of one panel and one width of keys.
+// panel: [depth][kTileRows].  keys: [depth][kTileWidth].  scores: rows kKeys apart.  depth: head_dim, or its half.
+template <typename T>
+CARAVAN_INLINE void score_tile(const T* panel, const T* keys, std::int64_t depth, Vec factor, float* scores) {
   Vec a[kTileRows][kTileVectors];
   CARAVAN_UNROLL
   for (auto& row : a) {
@@ -106,15 +117,15 @@ CARAVAN_INLINE void score_tile(const float* panel, const float* keys, std::int64
       v = zero();
     }
   }
-  for (std::int64_t k = 0; k < head_dim; ++k) {
-    Vec b[kTileVectors];
+  for (std::int64_t k = 0; k < depth; ++k) {
+    VectorOf<T> b[kTileVectors];
     CARAVAN_UNROLL
     for (int j = 0; j < kTileVectors; ++j) {
       b[j] = load(keys + k * kTileWidth + j * kLanes);
     }
     CARAVAN_UNROLL
     for (int r = 0; r < kTileRows; ++r) {
-      const Vec q = set(panel[k * kTileRows + r]);
+      const VectorOf<T> q = spread(panel[k * kTileRows + r]);
       CARAVAN_UNROLL
       for (int j = 0; j < kTileVectors; ++j) {
         a[r][j] = fma(q, b[j], a[r][j]);
@@ -125,16 +136,16 @@ CARAVAN_INLINE void score_tile(const float* panel, const float* keys, std::int64
   for (int r = 0; r < kTileRows; ++r) {
     CARAVAN_UNROLL
     for (int j = 0; j < kTileVectors; ++j) {
-      store(scores + r * kKeys + j * kLanes, a[r][j]);
+      store(scores + r * kKeys + j * kLanes, a[r][j] * factor);
     }
   }
 }
 
-// sums[r] = sums[r] * decay[r] + sum_k weights[r][k] values[k] over `n` keys and one width of columns.
-// weights: rows kKeys apart.  values: [n][kVectors * kLanes].  sums: rows `stride` apart.
-template <int kVectors>
-CARAVAN_INLINE void weigh_tile(const float* weights, const float* values, std::int64_t n, const float* decay,
-                               float* sums, std::int64_t stride) {
+// sums[r] = sums[r] * decay[r] + sum_k weights[r][k] values[k] over `n` keys (pairs of keys) and one width of columns.
+// weights: rows `pitch` apart.  values: [n][kVectors * kLanes].  sums: rows `stride` apart.
+template <int kVectors, typename T>
+CARAVAN_INLINE void weigh_tile(const T* weights, std::int64_t pitch, const T* values, std::int64_t n,
+                               const float* decay, float* sums, std::int64_t stride) {
   Vec a[kTileRows][kVectors];
   CARAVAN_UNROLL
   for (int r = 0; r < kTileRows; ++r) {
@@ -144,14 +155,14 @@ CARAVAN_INLINE void weigh_tile(const float* weights, const float* values, std::i
     }
   }
   for (std::int64_t k = 0; k < n; ++k) {
-    Vec b[kVectors];
+    VectorOf<T> b[kVectors];
     CARAVAN_UNROLL
     for (int j = 0; j < kVectors; ++j) {
       b[j] = load(values + k * kVectors * kLanes + j * kLanes);
     }
     CARAVAN_UNROLL
     for (int r = 0; r < kTileRows; ++r) {
-      const Vec p = set(weights[r * kKeys + k]);
+      const VectorOf<T> p = spread(weights[r * pitch + k]);
       CARAVAN_UNROLL
       for (int j = 0; j < kVectors; ++j) {
         a[r][j] = fma(p, b[j], a[r][j]);
@@ -167,23 +178,24 @@ CARAVAN_INLINE void weigh_tile(const float* weights, const float* values, std::i
   }
 }
 
-// All columns of a panel; `wide` is head_dim rounded up to vectors.
-CARAVAN_INLINE void weigh_values(const float* weights, const float* values, std::int64_t n, const float* decay,
-                                 float* sums, std::int64_t wide) {
+// All columns of a panel; `wide` is head_dim rounded up to vectors; pitch: kKeys, or its half for pairs.
+template <typename T>
+CARAVAN_INLINE void weigh_values(const T* weights, std::int64_t pitch, const T* values, std::int64_t n,
+                                 const float* decay, float* sums, std::int64_t wide) {
   for (std::int64_t tile = 0; tile < wide; tile += kTileWidth) {
-    const float* columns = values + tile * kKeys;
+    const T* columns = values + tile * pitch;
     switch (least(kTileVectors, (wide - tile) / kLanes)) {
       case 1:
-        weigh_tile<1>(weights, columns, n, decay, sums + tile, wide);
+        weigh_tile<1>(weights, pitch, columns, n, decay, sums + tile, wide);
         break;
       case 2:
-        weigh_tile<2>(weights, columns, n, decay, sums + tile, wide);
+        weigh_tile<2>(weights, pitch, columns, n, decay, sums + tile, wide);
         break;
       case 3:
-        weigh_tile<3>(weights, columns, n, decay, sums + tile, wide);
+        weigh_tile<3>(weights, pitch, columns, n, decay, sums + tile, wide);
         break;
       default:
-        weigh_tile<kTileVectors>(weights, columns, n, decay, sums + tile, wide);
+        weigh_tile<kTileVectors>(weights, pitch, columns, n, decay, sums + tile, wide);
         break;
     }
   }

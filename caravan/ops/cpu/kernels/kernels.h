@@ -303,6 +303,11 @@ struct Kernels {
   std::int64_t (*attention_grad_scratch)(const AttentionGradShape&, std::int64_t rows);
   void (*attention_grad)(const AttentionGradShape&, const AttentionGradTask&, float* scratch);
   void (*attention_grad_merge)(const AttentionGradShape&, const AttentionGradMerge&);
+  // The same three for bf16 by products of pairs, of an even head_dim and even row strides; attention_merge and
+  // attention_grad_merge serve both.  The scratch of attention_pairs is attention_scratch's.
+  void (*attention_pairs)(const AttentionShape&, const AttentionTask&, float* scratch);
+  std::int64_t (*attention_grad_pairs_scratch)(const AttentionGradShape&, std::int64_t rows);
+  void (*attention_grad_pairs)(const AttentionGradShape&, const AttentionGradTask&, float* scratch);
   // Floats of scratch that a call for x of `in` columns needs; begin and end are rows of dw.
   std::int64_t (*narrow_scratch)(std::int64_t in);
   void (*narrow_weight_grad)(const NarrowWeightGrad&, std::int64_t begin, std::int64_t end, float* scratch);
@@ -310,5 +315,6 @@ struct Kernels {
 
 const Kernels& kernels_avx2();
 const Kernels& kernels_avx512();
+const Kernels& kernels_avx512_bf16();
 
 }  // namespace caravan::ops::cpu

@@ -24,6 +24,14 @@ struct Mask {
   __m256i v;
 };
 
+// Two bf16 that stand side by side, and a vector of such pairs: what a product of pairs takes.
+struct Word {
+  std::uint16_t halves[2];
+};
+struct Pairs {
+  __m256i v;
+};
+
 CARAVAN_INLINE Vec set(float x) {
   return {_mm256_set1_ps(x)};
 }
@@ -153,6 +161,40 @@ CARAVAN_INLINE void store_halves(std::uint16_t* p, __m128i bits, std::int64_t n)
   for (std::int64_t i = 0; i < n; ++i) {
     p[i] = lanes[i];
   }
+}
+
+CARAVAN_INLINE Pairs load(const Word* p) {
+  return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))};
+}
+// The first n of the lanes; the others are 0.
+CARAVAN_INLINE Pairs load(const Word* p, std::int64_t n) {
+  return {_mm256_maskload_epi32(reinterpret_cast<const int*>(p), first_lanes(n).v)};
+}
+CARAVAN_INLINE void store(Word* p, Pairs a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a.v);
+}
+// The bits, for moving pairs about as if they were floats.
+CARAVAN_INLINE Vec as_floats(Pairs a) {
+  return {_mm256_castsi256_ps(a.v)};
+}
+CARAVAN_INLINE Pairs set(const Word& word) {
+  std::int32_t bits = 0;
+  __builtin_memcpy(&bits, &word, sizeof bits);
+  return {_mm256_set1_epi32(bits)};
+}
+// Lane by lane (low, high), rounded to bf16.
+CARAVAN_INLINE Pairs pair_up(Vec low, Vec high) {
+  const __m256i upper = _mm256_set1_epi32(static_cast<int>(0xffff0000U));
+  return {
+      _mm256_or_si256(_mm256_srli_epi32(rounded_bf16_bits(low), 16), _mm256_and_si256(rounded_bf16_bits(high), upper))};
+}
+// c + the products of a's and b's halves, lane by lane.
+CARAVAN_INLINE Vec fma(Pairs a, Pairs b, Vec c) {
+  const auto low = [](Pairs x) { return _mm256_castsi256_ps(_mm256_slli_epi32(x.v, 16)); };
+  const auto high = [](Pairs x) {
+    return _mm256_castsi256_ps(_mm256_and_si256(x.v, _mm256_set1_epi32(static_cast<int>(0xffff0000U))));
+  };
+  return {_mm256_fmadd_ps(high(a), high(b), _mm256_fmadd_ps(low(a), low(b), c.v))};
 }
 
 // Pairs of neighbours: evens a0 a2 .. b0 b2 .., odds a1 a3 .. b1 b3 .., and back.

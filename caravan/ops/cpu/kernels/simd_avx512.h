@@ -24,6 +24,14 @@ struct Mask {
   __mmask16 v;
 };
 
+// Two bf16 that stand side by side, and a vector of such pairs: what a product of pairs takes.
+struct Word {
+  std::uint16_t halves[2];
+};
+struct Pairs {
+  __m512i v;
+};
+
 CARAVAN_INLINE Vec set(float x) {
   return {_mm512_set1_ps(x)};
 }
@@ -133,6 +141,44 @@ CARAVAN_INLINE __m256i load_halves(const std::uint16_t* p, std::int64_t n) {
 }
 CARAVAN_INLINE void store_halves(std::uint16_t* p, __m256i bits, std::int64_t n) {
   _mm256_mask_storeu_epi16(p, first_lanes(n).v, bits);
+}
+
+CARAVAN_INLINE Pairs load(const Word* p) {
+  return {_mm512_loadu_si512(p)};
+}
+// The first n of the lanes; the others are 0.
+CARAVAN_INLINE Pairs load(const Word* p, std::int64_t n) {
+  return {_mm512_maskz_loadu_epi32(first_lanes(n).v, p)};
+}
+CARAVAN_INLINE void store(Word* p, Pairs a) {
+  _mm512_storeu_si512(p, a.v);
+}
+// The bits, for moving pairs about as if they were floats.
+CARAVAN_INLINE Vec as_floats(Pairs a) {
+  return {_mm512_castsi512_ps(a.v)};
+}
+CARAVAN_INLINE Pairs set(const Word& word) {
+  std::int32_t bits = 0;
+  __builtin_memcpy(&bits, &word, sizeof bits);
+  return {_mm512_set1_epi32(bits)};
+}
+// Lane by lane (low, high), rounded to bf16.
+CARAVAN_INLINE Pairs pair_up(Vec low, Vec high) {
+  const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000U));
+  return {
+      _mm512_or_epi32(_mm512_srli_epi32(rounded_bf16_bits(low), 16), _mm512_and_epi32(rounded_bf16_bits(high), upper))};
+}
+// c + the products of a's and b's halves, lane by lane.
+CARAVAN_INLINE Vec fma(Pairs a, Pairs b, Vec c) {
+#ifdef __AVX512BF16__
+  return {_mm512_dpbf16_ps(c.v, reinterpret_cast<__m512bh>(a.v), reinterpret_cast<__m512bh>(b.v))};
+#else
+  const auto low = [](Pairs x) { return _mm512_castsi512_ps(_mm512_slli_epi32(x.v, 16)); };
+  const auto high = [](Pairs x) {
+    return _mm512_castsi512_ps(_mm512_and_epi32(x.v, _mm512_set1_epi32(static_cast<int>(0xffff0000U))));
+  };
+  return {_mm512_fmadd_ps(high(a), high(b), _mm512_fmadd_ps(low(a), low(b), c.v))};
+#endif
 }
 
 // Pairs of neighbours: evens a0 a2 .. b0 b2 .., odds a1 a3 .. b1 b3 .., and back.

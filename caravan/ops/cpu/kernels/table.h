@@ -3,6 +3,7 @@
 
 #include "caravan/ops/cpu/kernels/attention_grad_kernels.h"
 #include "caravan/ops/cpu/kernels/attention_kernels.h"
+#include "caravan/ops/cpu/kernels/attention_pair_kernels.h"
 #include "caravan/ops/cpu/kernels/grad_kernels.h"
 #include "caravan/ops/cpu/kernels/optimizer_kernels.h"
 #include "caravan/ops/cpu/kernels/product_kernels.h"
@@ -37,6 +38,9 @@ constexpr Kernels table_named(const char* name) {
           .attention_grad_scratch = attention_grad_scratch,
           .attention_grad = attention_grad,
           .attention_grad_merge = attention_grad_merge,
+          .attention_pairs = attention_pairs,
+          .attention_grad_pairs_scratch = attention_grad_pairs_scratch,
+          .attention_grad_pairs = attention_grad_pairs,
           .narrow_scratch = narrow_scratch,
           .narrow_weight_grad = narrow_weight_grad};
 }
