@@ -8,9 +8,10 @@
 namespace caravan::cli {
 
 std::vector<Command> commands() {
-  return {train_command(),   plan_command(),    generate_command(), tokenize_command(), tokenizer_train_command(),
-          inspect_command(), convert_command(), compare_command(),  dump_command(),     init_command(),
-          presets_command()};
+  return {train_command(),    plan_command(),     bench_command(),
+          generate_command(), tokenize_command(), tokenizer_train_command(),
+          inspect_command(),  convert_command(),  compare_command(),
+          dump_command(),     init_command(),     presets_command()};
 }
 
 Program program() {

@@ -24,6 +24,7 @@ struct Command {
 
 Command train_command();
 Command plan_command();
+Command bench_command();
 Command inspect_command();
 Command dump_command();
 Command compare_command();

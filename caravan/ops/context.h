@@ -30,6 +30,13 @@ struct Choice {
   std::vector<std::string> refusals;  // "onednn: f64 has no kernel"
 };
 
+// How long one call took, in seconds.
+struct Timing {
+  const char* op = "";   // as Choice names it
+  double prepare = 0.0;  // before the op's own work: packing a weight, making plans, taking workspace
+  double run = 0.0;
+};
+
 // Plans and primitives of a backend, made once and kept: an implementation detail of ops/cpu.
 class PlanCache;
 
@@ -45,6 +52,7 @@ struct Context {
   bool emulate_bf16_pairs = false;
   std::shared_ptr<PlanCache> plans;              // null until the first plan is made
   std::function<void(const Choice&)> on_choice;  // called once a dispatch when set
+  std::function<void(const Timing&)> on_timed;  // the same, after the call; a dry run, which computes nothing, has none
 
   bool dry_run() const { return allocator->device().kind == DeviceKind::kMeta; }
   Tensor allocate(DType dtype, const Shape& shape, Segment segment = Segment::kActivations) {

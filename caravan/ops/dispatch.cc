@@ -15,6 +15,12 @@ void report_choice(Context& ctx, const char* op, const char* implementation, std
   }
 }
 
+void report_timing(const Context& ctx, const char* op, DispatchClock::time_point begin,
+                   DispatchClock::time_point ready) {
+  const auto seconds = [](DispatchClock::duration time) { return std::chrono::duration<double>(time).count(); };
+  ctx.on_timed({op, seconds(ready - begin), seconds(DispatchClock::now() - ready)});
+}
+
 void throw_no_implementation(const Context& ctx, const char* op, const std::vector<std::string>& refusals) {
   throw Error(fmt::format(
       "{}: no implementation of backend {} at {} takes this call ({}); this is a bug of Caravan", op,

@@ -6,6 +6,7 @@
 // few lines, so it cannot drift from the real one.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -32,6 +33,12 @@ struct Implementation {
 // Tells ctx.on_choice, if anybody listens.
 void report_choice(Context& ctx, const char* op, const char* implementation, std::vector<std::string> refusals);
 
+using DispatchClock = std::chrono::steady_clock;
+
+// Tells ctx.on_timed of a call that began at `begin`, was ready to run at `ready` and is over now.
+void report_timing(const Context& ctx, const char* op, DispatchClock::time_point begin,
+                   DispatchClock::time_point ready);
+
 // Throws when no implementation is left: a bug of the list.
 [[noreturn]] void throw_no_implementation(const Context& ctx, const char* op, const std::vector<std::string>& refusals);
 
@@ -57,6 +64,8 @@ void dispatch(Context& ctx, const char* op, std::span<const Implementation<Args>
     if (explain) {
       report_choice(ctx, op, one.name, std::move(refusals));
     }
+    const bool timed = static_cast<bool>(ctx.on_timed);
+    const DispatchClock::time_point begin = timed ? DispatchClock::now() : DispatchClock::time_point();
     if (one.prepare != nullptr) {
       one.prepare(ctx, args);
     }
@@ -66,7 +75,11 @@ void dispatch(Context& ctx, const char* op, std::span<const Implementation<Args>
       workspace = ctx.allocate(DType::kU8, {bytes}, Segment::kWorkspace);
     }
     if (!ctx.dry_run()) {
+      const DispatchClock::time_point ready = timed ? DispatchClock::now() : DispatchClock::time_point();
       one.run(ctx, args, workspace.defined() ? workspace.address() : nullptr);
+      if (timed) {
+        report_timing(ctx, op, begin, ready);
+      }
     }
     return;
   }

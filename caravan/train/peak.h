@@ -1,12 +1,15 @@
-// What this machine can do: the yardstick of the mfu figure.
+// What this machine can do: the yardsticks of speed.
 #pragma once
+
+#include <cstdint>
+#include <memory>
 
 #include "caravan/ops/context.h"
 #include "caravan/ops/weight.h"
 
 namespace caravan::train {
 
-// Times products [1024, 1024] x [1024, 1024]^T with a packed weight in the type that the model computes in.  Memory is
+// The yardstick of the mfu figure.  Times products [1024, 1024] x [1024, 1024]^T with a packed weight in the type that the model computes in.  Memory is
 // the meter's own, outside the run's allocator.
 class PeakMeter {
  public:
@@ -24,6 +27,31 @@ class PeakMeter {
   Tensor x_;
   Tensor y_;
   ops::Weight weight_;
+  double best_ = 0.0;
+};
+
+// Times reading memory: threads add up the words of a buffer that is at least four times the last cache level (and
+// at least 256 MiB, and at most a quarter of what this process may use), so that hardly any of it is still in a cache
+// when its turn comes again.  The buffer is the meter's own, in large pages where the system gives them.
+class ReadMeter {
+ public:
+  // Throws OutOfMemoryError when the buffer cannot be had.
+  explicit ReadMeter(int threads);
+
+  // Bytes per second of the best pass over the buffer so far, after measuring for about `seconds` more (at least one
+  // pass, three the first time).
+  double measure(double seconds);
+  double best() const { return best_; }
+  std::int64_t bytes() const { return bytes_; }
+
+ private:
+  struct Free {
+    void operator()(void* buffer) const;
+  };
+
+  int threads_;
+  std::int64_t bytes_;
+  std::unique_ptr<void, Free> buffer_;
   double best_ = 0.0;
 };
 

@@ -287,6 +287,25 @@ TEST(ContextContract, ReportsTheRefusalsBeforeAChoice) {
   EXPECT_FALSE(choices[0].refusals.empty());
 }
 
+TEST(ContextContract, TellsHowLongEachCallTookAndNothingOfADryRun) {
+  const auto swiglu_of = [](Context& ctx, std::int64_t tokens) {
+    std::vector<Timing> timings;
+    ctx.on_timed = [&](const Timing& timing) { timings.push_back(timing); };
+    swiglu(ctx, floats(ctx, {tokens, 64}), ones(ctx, DType::kF32, {tokens, 128}));
+    ctx.on_timed = nullptr;
+    return timings;
+  };
+  Context ctx = small_context();
+  const std::vector<Timing> timings = swiglu_of(ctx, 100);
+  ASSERT_EQ(timings.size(), 1U);
+  EXPECT_STREQ(timings[0].op, "swiglu");
+  EXPECT_GT(timings[0].run, 0.0);
+  EXPECT_GE(timings[0].prepare, 0.0);
+  EXPECT_TRUE(swiglu_of(ctx, 0).empty()) << "nothing is dispatched where there is nothing to compute";
+  Context dry = make_context({.dry_run = true, .threads = 1});
+  EXPECT_TRUE(swiglu_of(dry, 100).empty());
+}
+
 TEST(WeightContract, DropsItsPackedFormsWhenThePlainOneChanged) {
   Context ctx = small_context();
   Weight w(floats(ctx, {2, 2}));
