@@ -22,4 +22,9 @@ void quantize(BlockType type, const float* values, std::byte* blocks, std::int64
 void quantize_rows(BlockType type, const float* values, std::int64_t rows, std::int64_t columns, std::byte* blocks,
                    int threads);
 
+// An upper bound of the distance, sqrt(sum of (x - x')^2), between one block's values and what quantize() makes of them:
+// what the plain rule's steps, the roundings of scales and clipping can add up to.  For checks of a written file: codes
+// in a wrong order or under a wrong scale are beyond it.  0 for F32 and F64; for F16 and BF16 one element is a block.
+double worst_distance(BlockType type, const float* values);
+
 }  // namespace caravan::quant
