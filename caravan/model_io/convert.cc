@@ -27,6 +27,9 @@ using quant::BlockType;
 
 constexpr std::int64_t kBlock = std::int64_t{1} << 20;       // elements converted at a time
 constexpr std::int64_t kSmallFiles = std::int64_t{1} << 20;  // config.json and its like
+// llama.cpp loads a file without a tokenizer when the file says that there is none.
+constexpr const char* kTokenizerModel = "tokenizer.ggml.model";
+constexpr const char* kNoTokenizer = "no_vocab";
 constexpr std::int64_t kMaxTokenizerBytes = std::int64_t{64} << 20;
 
 // Where the bytes of tensors go, one after the other.
@@ -294,14 +297,15 @@ void add_tokenizer(const ModelFiles& source, const ConvertOptions& options, std:
   const std::filesystem::path& folder = options.companions;
   const std::string json = folder.empty() ? "" : read_if_there(folder / "tokenizer.json");
   if (json.empty()) {
-    report.notes.emplace_back(
-        "there is no tokenizer.json, so that the file has no tokenizer: llama.cpp will not load it");
+    report.notes.emplace_back("there is no tokenizer.json, so that the file has no tokenizer: it takes and gives ids");
+    metadata.push_back({kTokenizerModel, std::string(kNoTokenizer)});
     return;
   }
   std::optional<GgufTokenizer> tokenizer = tokenizer_from_files(
       json, read_if_there(folder / "tokenizer_config.json"), read_if_there(folder / "chat_template.jinja"),
       source.config.model.vocab_size, (folder / "tokenizer.json").string(), report.notes);
   if (!tokenizer) {
+    metadata.push_back({kTokenizerModel, std::string(kNoTokenizer)});
     return;
   }
   // What config.json says of special tokens stands in where the tokenizer's files are silent.

@@ -49,7 +49,7 @@ std::optional<GgufTokenizer> read_gguf_tokenizer(const GgufFile& file) {
   const GgufMetadata& metadata = file.metadata();
   const std::string source = file.path().string();
   const auto model = metadata.text(ggml("model"));
-  if (!model) {
+  if (!model || *model == "no_vocab" || *model == "none") {
     return std::nullopt;
   }
   GgufTokenizer result;

@@ -40,7 +40,7 @@ struct GgufTokenizer {
   std::string tokenizer_config;
 };
 
-// The tokenizer of a file, or nothing when it has no "tokenizer.ggml.model".  Ids outside the tokens count as absent.
+// The tokenizer of a file, or nothing when its "tokenizer.ggml.model" is missing or says "no_vocab".  Ids outside the tokens count as absent.
 // Throws FormatError for values of wrong types, lists of unlike lengths, and kinds that do not exist.
 std::optional<GgufTokenizer> read_gguf_tokenizer(const checkpoint::GgufFile& file);
 

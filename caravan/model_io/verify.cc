@@ -172,7 +172,7 @@ class Runner {
 
   // Units 1 to layers are blocks, layers + 1 the final norm.
   void unit(int index) {
-    const SequenceLayout layout = pack({x_.tensor.rows()});
+    const SequenceLayout layout = pack(std::vector<std::int64_t>{x_.tensor.rows()});
     autograd::Context pass(ctx_, layout);
     std::vector<ParamSpec> specs = model::stage_specs(config_, {index, index + 1});
     const bool last = index == static_cast<int>(config_.num_hidden_layers) + 1;
