@@ -69,7 +69,9 @@ std::vector<BlockType> plain_types(const ModelFiles& source, const Arrangement& 
         fmt::format("safetensors files cannot have weights of type {}; write a GGUF file, or choose f32, bf16 or f16",
                     quant::facts(*asked).name));
   }
-  const std::optional<BlockType> matrices = source.kind == SourceKind::kGguf ? matrices_type(source) : std::nullopt;
+  // Of a GGUF file, whose vectors are f32 whatever they were before.
+  const BlockType matrices =
+      source.kind == SourceKind::kGguf ? matrices_type(source).value_or(BlockType::kF32) : BlockType::kF32;
   std::vector<BlockType> types;
   for (const FileTensor& tensor : target.tensors) {
     BlockType type = source_type(source, tensor);
@@ -77,9 +79,9 @@ std::vector<BlockType> plain_types(const ModelFiles& source, const Arrangement& 
       type = *asked;
     } else if (!quant::plain_dtype(type)) {
       type = BlockType::kF32;
-    } else if (matrices && type == BlockType::kF32 && tensor.shape.size() == 1 &&
-               fits_vector(source, tensor, *matrices)) {
-      type = *matrices;
+    } else if (matrices != BlockType::kF32 && type == BlockType::kF32 && tensor.shape.size() == 1 &&
+               fits_vector(source, tensor, matrices)) {
+      type = matrices;
     }
     types.push_back(type);
   }

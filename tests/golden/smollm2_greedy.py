@@ -62,7 +62,7 @@ def weights_of(reader, model, config):
             rows = unpermute(rows, config.num_attention_heads)
         elif ".k_proj." in name:
             rows = unpermute(rows, config.num_key_value_heads)
-        state[name] = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32))
+        state[name] = torch.from_numpy(np.array(rows, dtype=np.float32))
     return state
 
 
