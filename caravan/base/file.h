@@ -46,6 +46,8 @@ class AtomicFile {
   void write(std::span<const std::byte> bytes);
   void write(std::string_view text);
   std::int64_t bytes_written() const { return written_; }
+  // Where the bytes lie until commit(); what was written can be read there.
+  const std::filesystem::path& staged_path() const { return staged_; }
 
   // Throws FileError; the target is then as it was, unless the message says that only its directory could not be made
   // durable.

@@ -17,6 +17,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -92,6 +93,13 @@ class CheckpointReader {
   // Puts the parameter together from its pieces.  `target` has its shape and dtype.  Throws FormatError when the name
   // is missing, shape or dtype differ (naming both), or a piece's hash does not fit (naming file and tensor).
   void read(const std::string& name, const Tensor& target) const;
+  // The bytes of a parameter in row-major order, hashes checked.  Saved in one piece they are a view of the mapped file,
+  // else they are put together in memory.  `owner` keeps them.  Throws FormatError.
+  struct View {
+    std::span<const std::byte> bytes;
+    std::shared_ptr<const void> owner;
+  };
+  View view(const std::string& name) const;
   // Reads every piece and checks its hash.  Throws FormatError.
   void verify() const;
 

@@ -64,6 +64,7 @@ struct CheckpointReader::State {
   void open_files();
   void check_piece(const std::string& name, const StoredTensor& tensor, const Piece& piece) const;
   void check_nothing_else() const;
+  const StoredTensor& find(const std::string& name) const;
   // The bytes of a piece, whose hash fits.
   std::span<const std::byte> hashed_bytes(const Piece& piece) const;
 };
@@ -160,13 +161,33 @@ const fs::path& CheckpointReader::directory() const {
   return state_->directory;
 }
 
-void CheckpointReader::read(const std::string& name, const Tensor& target) const {
-  const auto found = state_->manifest.tensors.find(name);
-  if (found == state_->manifest.tensors.end()) {
+const StoredTensor& CheckpointReader::State::find(const std::string& name) const {
+  const auto found = manifest.tensors.find(name);
+  if (found == manifest.tensors.end()) {
     throw FormatError(fmt::format("{}: the checkpoint has no tensor {}; is it one of another model?",
-                                  state_->directory.string(), in_quotes(name)));
+                                  directory.string(), in_quotes(name)));
   }
-  const StoredTensor& tensor = found->second;
+  return found->second;
+}
+
+CheckpointReader::View CheckpointReader::view(const std::string& name) const {
+  const StoredTensor& tensor = state_->find(name);
+  if (tensor.pieces.size() == 1) {
+    return {state_->hashed_bytes(tensor.pieces.front()), state_};
+  }
+  std::int64_t bytes = size_of(tensor.dtype);
+  for (const std::int64_t extent : tensor.shape) {
+    bytes *= extent;  // the manifest's reader has seen that pieces of that size exist
+  }
+  const auto whole = std::make_shared<std::vector<std::byte>>(static_cast<std::size_t>(bytes));
+  for (const Piece& piece : tensor.pieces) {
+    copy_box(*whole, tensor, piece, state_->hashed_bytes(piece));
+  }
+  return {*whole, whole};
+}
+
+void CheckpointReader::read(const std::string& name, const Tensor& target) const {
+  const StoredTensor& tensor = state_->find(name);
   if (tensor.dtype != target.dtype() || !std::ranges::equal(tensor.shape, target.shape().extents())) {
     throw FormatError(fmt::format("{}: tensor {} is {} {}, but {} {} is wanted; is it a checkpoint of another model?",
                                   state_->directory.string(), in_quotes(name), safetensors_name(tensor.dtype),

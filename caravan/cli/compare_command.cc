@@ -209,9 +209,9 @@ Command compare_command() {
        .default_value = "1e-4"},
       json_option(),
       {.name = "--model",
-       .value_name = "DIR",
-       .kind = OptionKind::kDirectory,
-       .help = "dump this model first and compare it with the one file"},
+       .value_name = "MODEL",
+       .kind = OptionKind::kFile,
+       .help = "dump this model (directory or GGUF file) first and compare it with the one file"},
       {.name = "--ids", .value_name = "FILE.json", .kind = OptionKind::kFile, .help = "ids to dump --model with"},
       compute_dtype_option(),
   };

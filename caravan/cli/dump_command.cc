@@ -26,7 +26,7 @@ void refuse_overwriting_inputs(const ParsedOptions& options) {
   const auto is_output = [&](const std::filesystem::path& input) {
     return std::filesystem::equivalent(output, input, ignored);
   };
-  bool hit = is_output(options.path("--ids"));
+  bool hit = is_output(options.path("--ids")) || is_output(options.path("--model"));
   for (std::filesystem::directory_iterator entry(options.path("--model"), ignored), end; entry != end;
        entry.increment(ignored)) {
     hit = hit || is_output(entry->path());
@@ -114,11 +114,7 @@ Command dump_command() {
       "f32 unless the model computes in f64, and prints one JSON object with the mean next-token cross entropy and the "
       "memory used. With --dry-run nothing is computed: the memory printed is what the run will use.";
   spec.options = {
-      {.name = "--model",
-       .value_name = "DIR",
-       .kind = OptionKind::kDirectory,
-       .help = "Hugging Face model directory",
-       .required = true},
+      model_option(),
       {.name = "--ids",
        .value_name = "FILE.json",
        .kind = OptionKind::kFile,

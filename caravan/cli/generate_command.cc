@@ -52,6 +52,12 @@ generate::SamplingOptions sampling_of(const ParsedOptions& options, const model_
   return sampling;
 }
 
+// A GGUF file has none.
+model_io::GenerationConfig generation_of(const ParsedOptions& options) {
+  const std::filesystem::path path = options.path("--model");
+  return checkpoint::is_gguf(path) ? model_io::GenerationConfig{} : model_io::read_generation_config(path);
+}
+
 std::vector<std::int32_t> eos_of(const ParsedOptions& options, const model_io::GenerationConfig& generation,
                                  const model_io::HfConfig& config) {
   std::vector<std::int32_t> result;
@@ -155,8 +161,8 @@ int run_generate(const ParsedOptions& options, Streams streams) {
                                  options.text("--model"), shell_word(options.text("--model"))));
   }
   check_options(options);
-  const model_io::HfConfig config = model_io::read_hf_config(options.path("--model"));
-  const model_io::GenerationConfig generation = model_io::read_generation_config(options.path("--model"));
+  const model_io::HfConfig config = model_io::read_model_config(options.path("--model"));
+  const model_io::GenerationConfig generation = generation_of(options);
   const generate::SamplingOptions sampling = sampling_of(options, generation);
   const std::optional<Tokenizer> words = tokenizer_of(options, streams);
   const std::vector<std::int32_t> eos = eos_of(options, generation, config);
@@ -227,11 +233,7 @@ Command generate_command() {
       "it the likeliest token is taken). --ids prints a list of new ids a line and takes the likeliest token. "
       "--temperature, --top-k and --top-p turn sampling on.";
   spec.options = {
-      {.name = "--model",
-       .value_name = "DIR",
-       .kind = OptionKind::kDirectory,
-       .help = "Hugging Face model directory",
-       .required = true},
+      model_option(),
       {.name = "--prompt", .value_name = "TEXT", .kind = OptionKind::kText, .help = "the text to continue"},
       {.name = "--ids",
        .value_name = "FILE.json",

@@ -6,6 +6,9 @@
 #include <ostream>
 
 #include "caravan/base/error.h"
+#include "caravan/base/text.h"
+#include "caravan/checkpoint/gguf.h"
+#include "caravan/checkpoint/safetensors.h"
 #include "caravan/cli/commands.h"
 #include "caravan/cli/shared_options.h"
 #include "caravan/model_io/inspect.h"
@@ -56,6 +59,7 @@ Json to_json(const model_io::ModelSummary& summary, const std::vector<Planned>& 
   const model::LlamaConfig& model = summary.config.model;
   Json json = Json::object();
   json["architecture"] = "LlamaForCausalLM";
+  json["format"] = to_string(summary.kind);
   json["parameters"] = summary.parameters;
   json["config"] = Json::parse(model_io::format_hf_config(summary.config, summary.config.dtype.value_or(DType::kF32)));
   json["max_sequence_length"] = model.rope.kind == nn::RopeKind::kDynamic ? Json(nullptr)  // stretches to any length
@@ -140,12 +144,83 @@ int inspect_file(const ParsedOptions& options, Streams streams, const std::files
   return 0;
 }
 
+// A metadata value for people: texts and arrays cut short.
+std::string value_text(const checkpoint::GgufMetadata& metadata, const std::string& key) {
+  constexpr std::size_t kShown = 60;
+  const checkpoint::GgufValue& value = *metadata.find(key);
+  if (value.type == checkpoint::GgufType::kText) {
+    return fmt::format("\"{}\"", printable(metadata.text(key).value(), kShown));
+  }
+  if (value.type == checkpoint::GgufType::kArray) {
+    return fmt::format("{} of {}", grouped(value.count), to_string(value.element));
+  }
+  if (value.type == checkpoint::GgufType::kBool) {
+    return metadata.boolean(key).value() ? "true" : "false";
+  }
+  return fmt::format("{}", metadata.number(key).value());
+}
+
+Json gguf_json(const checkpoint::GgufHeader& header) {
+  Json json = Json::object();
+  json["version"] = header.version;
+  json["alignment"] = header.alignment;
+  json["metadata"] = Json::object();
+  for (const std::string& key : header.metadata.keys()) {
+    json["metadata"][printable(key)] = value_text(header.metadata, key);
+  }
+  json["tensors"] = Json::array();
+  for (const checkpoint::GgufTensor& one : header.tensors) {
+    json["tensors"].push_back({{"name", printable(one.name)},
+                               {"type", one.type->name},
+                               {"shape", one.shape},
+                               {"begin", one.begin},
+                               {"bytes", one.bytes}});
+  }
+  return json;
+}
+
+// What is in the file, whether or not it is a model that Caravan runs.
+void print_gguf(Streams streams, const checkpoint::GgufHeader& header) {
+  std::size_t width = 0;
+  for (const std::string& key : header.metadata.keys()) {
+    width = std::max(width, key.size());
+  }
+  for (const checkpoint::GgufTensor& one : header.tensors) {
+    width = std::max(width, one.name.size());
+  }
+  for (const std::string& key : header.metadata.keys()) {
+    streams.out << fmt::format("{:<{}}  {}\n", printable(key), width, value_text(header.metadata, key));
+  }
+  for (const checkpoint::GgufTensor& one : header.tensors) {
+    streams.out << fmt::format("{:<{}}  {:<8}[{}]\n", printable(one.name), width, one.type->name,
+                               fmt::join(one.shape, ", "));
+  }
+}
+
+int inspect_model(const ParsedOptions& options, Streams streams, const std::filesystem::path& path, Json json);
+
+int inspect_gguf(const ParsedOptions& options, Streams streams, const std::filesystem::path& path) {
+  const checkpoint::GgufFile file = checkpoint::GgufFile::open(path);
+  if (!options.has("--json")) {
+    print_gguf(streams, file.header());
+  }
+  return inspect_model(options, streams, path, options.has("--json") ? gguf_json(file.header()) : Json());
+}
+
 int run_inspect(const ParsedOptions& options, Streams streams) {
   const std::filesystem::path path = options.path("PATH");
   std::error_code ignored;
+  if (checkpoint::is_gguf(path)) {
+    return inspect_gguf(options, streams, path);
+  }
   if (std::filesystem::is_regular_file(path, ignored)) {
     return inspect_file(options, streams, path);
   }
+  return inspect_model(options, streams, path, Json());
+}
+
+// `file` stands beside the model's own entries where it is not null.
+int inspect_model(const ParsedOptions& options, Streams streams, const std::filesystem::path& path, Json file) {
   const model_io::ModelSummary summary = model_io::inspect_model(path);
   print_warnings(streams, summary.config.warnings);
   const std::int64_t tokens = std::min(kPlannedTokens, nn::max_sequence_length(summary.config.model.rope));
@@ -155,13 +230,17 @@ int run_inspect(const ParsedOptions& options, Streams streams) {
                {"bf16", planned_memory(options, path, DType::kBF16, tokens)}};
   }
   if (options.has("--json")) {
-    streams.out << to_json(summary, planned, tokens).dump() << "\n";
+    Json json = to_json(summary, planned, tokens);
+    if (!file.is_null()) {
+      json["file"] = std::move(file);
+    }
+    streams.out << json.dump() << "\n";
   } else {
     print_summary(streams, summary, planned, tokens);
   }
   if (!summary.problems.empty()) {
     throw FormatError(
-        fmt::format("{}: weights and config.json disagree: {}", path.string(), fmt::join(summary.problems, "; ")));
+        fmt::format("{}: weights and configuration disagree: {}", path.string(), fmt::join(summary.problems, "; ")));
   }
   return 0;
 }
@@ -171,18 +250,19 @@ int run_inspect(const ParsedOptions& options, Streams streams) {
 Command inspect_command() {
   CommandSpec spec;
   spec.name = "inspect";
-  spec.summary = "describe a model directory or a safetensors file";
+  spec.summary = "describe a model directory, a GGUF file or a safetensors file";
   spec.description =
       "Of a Hugging Face directory: architecture, sizes, tensor types, whether the weights are those that config.json "
-      "asks for, and the memory of a forward pass. Of a safetensors file: its tensors. No weight is read.";
+      "asks for, and the memory of a forward pass. Of a GGUF file: its metadata and tensors, then the same. Of a "
+      "safetensors file: its tensors. No weight is read.";
   spec.options = {{.name = "PATH",
                    .value_name = "",
                    .kind = OptionKind::kFile,
-                   .help = "a model directory or a safetensors file",
+                   .help = "a model directory, a GGUF file or a safetensors file",
                    .required = true,
                    .positional = true},
                   json_option()};
-  spec.examples = {"caravan inspect DIR", "caravan inspect DIR/model.safetensors --json"};
+  spec.examples = {"caravan inspect DIR", "caravan inspect model.gguf", "caravan inspect DIR/model.safetensors --json"};
   return {spec, run_inspect};
 }
 

@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <map>
 #include <nlohmann/json.hpp>
 #include <ostream>
 
@@ -10,7 +9,6 @@
 #include "caravan/cli/shared_options.h"
 #include "caravan/model/presets.h"
 #include "caravan/model_io/save.h"
-#include "caravan/train/resume.h"
 
 namespace caravan::cli {
 
@@ -28,26 +26,6 @@ OptionSpec dtype_option(const char* help, const char* note) {
           .choices = {"f32", "bf16", "f16", "f64"}};
 }
 
-std::vector<OptionSpec> writing_options() {
-  return {
-      {.name = "--max-shard-bytes",
-       .value_name = "N",
-       .kind = OptionKind::kInteger,
-       .help = "cut the weights into files of at most so many bytes",
-       .default_value = "5000000000",
-       .minimum = 1},
-      {.name = "--config-dialect",
-       .value_name = "NAME",
-       .kind = OptionKind::kChoice,
-       .help =
-           "how config.json says the rotary embedding: rope_scaling is read by every transformers, rope_parameters by "
-           "5 and later",
-       .default_value = "rope_scaling",
-       .choices = {"rope_scaling", "rope_parameters"}},
-      {.name = "--replace", .value_name = "", .kind = OptionKind::kFlag, .help = "replace TARGET if it exists"},
-  };
-}
-
 model_io::SaveOptions save_options(const ParsedOptions& options, DType dtype) {
   model_io::SaveOptions result;
   result.dtype = dtype;
@@ -63,82 +41,6 @@ ops::Context plain_context(const ParsedOptions& options) {
                             .dry_run = false,
                             .threads = static_cast<int>(options.integer("--threads").value_or(0)),
                             .memory_capacity = 0});
-}
-
-// The float types that the files' tensors have, by name.
-std::map<std::string, DType> stored_dtypes(const std::filesystem::path& directory) {
-  const checkpoint::SafetensorsSet files = checkpoint::SafetensorsSet::open(directory);
-  std::map<std::string, DType> result;
-  for (const std::string& name : files.names()) {
-    const std::optional<DType> dtype = files.find(name)->entry->dtype;
-    if (dtype && is_compute_float(*dtype)) {
-      result[name] = *dtype;
-    }
-  }
-  return result;
-}
-
-// The smallest type that holds every value of all of them: the one itself, f32 of several, f64 if there is one.
-DType covering(const std::map<std::string, DType>& dtypes) {
-  DType result = dtypes.empty() ? DType::kF32 : dtypes.begin()->second;
-  for (const auto& [name, dtype] : dtypes) {
-    if (dtype != result) {
-      result = dtype == DType::kF64 || result == DType::kF64 ? DType::kF64 : DType::kF32;
-    }
-  }
-  return result;
-}
-
-// Replacing a directory removes it, and with it a source that is the target or lies in it.
-void refuse_target_over_source(const std::filesystem::path& source, const std::filesystem::path& target) {
-  std::error_code ignored;
-  const std::filesystem::path root = std::filesystem::weakly_canonical(target, ignored);
-  const std::filesystem::path inner = std::filesystem::weakly_canonical(source, ignored);
-  for (std::filesystem::path at = inner; !root.empty() && at != at.parent_path(); at = at.parent_path()) {
-    if (at == root) {
-      throw InputError(
-          fmt::format("convert: the target {} holds the source {}; write beside it", target.string(), source.string()));
-    }
-  }
-}
-
-// A checkpoint of a training becomes a model directory; tokenizer and generation settings come from the run's folder.
-int convert_checkpoint(const ParsedOptions& options, Streams streams) {
-  const std::filesystem::path source = options.path("SOURCE");
-  ops::Context ctx = plain_context(options);
-  const model_io::LoadedModel model = train::load_checkpoint_model(ctx, source, DType::kF32);
-  const DType dtype = options.has("--dtype") ? dtype_of(options, "--dtype") : DType::kF32;
-  model_io::SaveOptions save = save_options(options, dtype);
-  const std::filesystem::path run = std::filesystem::absolute(source).lexically_normal().parent_path().parent_path();
-  save.companions = model_io::companion_files(run / "assets");
-  model_io::save_model(model, options.path("TARGET"), save);
-  streams.out << fmt::format("{}: {} parameters in {}, from a checkpoint\n", options.text("TARGET"),
-                             human_count(parameter_count(model.weights->specs())), to_string(dtype));
-  return 0;
-}
-
-int run_convert(const ParsedOptions& options, Streams streams) {
-  const std::filesystem::path source = options.path("SOURCE");
-  refuse_target_over_source(source, options.path("TARGET"));
-  if (train::is_checkpoint(source)) {
-    return convert_checkpoint(options, streams);
-  }
-  model_io::read_hf_config(source);  // its complaints come before those about weights
-  const std::map<std::string, DType> dtypes = stored_dtypes(source);
-  const DType loaded = covering(dtypes);
-  ops::Context ctx = plain_context(options);
-  const model_io::LoadedModel model = model_io::load_model(ctx, source, loaded);
-  print_warnings(streams, model.warnings);
-  model_io::SaveOptions save = save_options(options, options.has("--dtype") ? dtype_of(options, "--dtype") : loaded);
-  if (!options.has("--dtype")) {
-    save.dtypes = dtypes;
-  }
-  save.companions = model_io::companion_files(source);
-  model_io::save_model(model, options.path("TARGET"), save);
-  streams.out << fmt::format("{}: {} parameters in {}\n", options.text("TARGET"),
-                             human_count(parameter_count(model.weights->specs())),
-                             options.has("--dtype") ? to_string(save.dtype) : "the source's types");
-  return 0;
 }
 
 int run_init(const ParsedOptions& options, Streams streams) {
@@ -178,36 +80,6 @@ int run_presets(const ParsedOptions& options, Streams streams) {
 }
 
 }  // namespace
-
-Command convert_command() {
-  CommandSpec spec;
-  spec.name = "convert";
-  spec.summary = "write a model directory from another one or from a checkpoint";
-  spec.description =
-      "Reads a Hugging Face directory, or a checkpoint of a training (its step-N directory), and writes one that "
-      "transformers loads, tokenizer files included, in another type or cut into other files if asked. The target is "
-      "complete or not there at all; free space is checked before the first byte.";
-  spec.options = {
-      {.name = "SOURCE",
-       .value_name = "",
-       .kind = OptionKind::kDirectory,
-       .help = "Hugging Face model directory, or a checkpoint",
-       .required = true,
-       .positional = true},
-      {.name = "TARGET",
-       .value_name = "",
-       .kind = OptionKind::kDirectory,
-       .help = "directory to write",
-       .required = true,
-       .positional = true},
-      dtype_option("type of the written weights", "the source's"),
-  };
-  for (OptionSpec& option : writing_options()) {
-    spec.options.push_back(std::move(option));
-  }
-  spec.examples = {"caravan convert DIR DIR-bf16 --dtype bf16"};
-  return {spec, run_convert};
-}
 
 Command init_command() {
   CommandSpec spec;

@@ -9,6 +9,14 @@
 
 namespace caravan::cli {
 
+OptionSpec model_option() {
+  return {.name = "--model",
+          .value_name = "MODEL",
+          .kind = OptionKind::kFile,
+          .help = "Hugging Face model directory, or a GGUF file",
+          .required = true};
+}
+
 OptionSpec compute_dtype_option() {
   return {.name = "--dtype",
           .value_name = "TYPE",
@@ -49,6 +57,26 @@ std::vector<OptionSpec> numerics_options() {
 
 OptionSpec json_option() {
   return {.name = "--json", .value_name = "", .kind = OptionKind::kFlag, .help = "print one JSON object"};
+}
+
+std::vector<OptionSpec> writing_options() {
+  return {
+      {.name = "--max-shard-bytes",
+       .value_name = "N",
+       .kind = OptionKind::kInteger,
+       .help = "cut the weights into files of at most so many bytes",
+       .default_value = "5000000000",
+       .minimum = 1},
+      {.name = "--config-dialect",
+       .value_name = "NAME",
+       .kind = OptionKind::kChoice,
+       .help =
+           "how config.json says the rotary embedding: rope_scaling is read by every transformers, rope_parameters by "
+           "5 and later",
+       .default_value = "rope_scaling",
+       .choices = {"rope_scaling", "rope_parameters"}},
+      {.name = "--replace", .value_name = "", .kind = OptionKind::kFlag, .help = "replace TARGET if it exists"},
+  };
 }
 
 DType dtype_of(const ParsedOptions& options, const std::string& name) {

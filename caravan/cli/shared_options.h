@@ -12,11 +12,15 @@
 
 namespace caravan::cli {
 
+// --model, required.
+OptionSpec model_option();
 // --dtype and what it means for the backend: f64 runs on the reference.
 OptionSpec compute_dtype_option();
 // --backend, --norm-rounding, --rope-rounding, --rope-pairing.
 std::vector<OptionSpec> numerics_options();
 OptionSpec json_option();
+// --max-shard-bytes, --config-dialect, --replace: of commands that write a model.
+std::vector<OptionSpec> writing_options();
 
 DType dtype_of(const ParsedOptions& options, const std::string& name);
 

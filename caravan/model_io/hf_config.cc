@@ -30,7 +30,8 @@ void check_architecture(const Fields& fields) {
       fields.wrong_type("architectures", "a list with a name in it", *architectures);
     }
     const std::string name = architectures->front().get<std::string>();
-    if (name != "LlamaForCausalLM" && name != "LLaMAForCausalLM") {
+    // NVLlamaForCausalLM is the same function over TransformerEngine's names.
+    if (name != "LlamaForCausalLM" && name != "LLaMAForCausalLM" && name != "NVLlamaForCausalLM") {
       throw UnsupportedError(
           fmt::format("{}: architecture \"{}\" is not supported; Caravan runs LlamaForCausalLM", fields.where(), name));
     }

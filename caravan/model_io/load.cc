@@ -5,116 +5,131 @@
 
 #include <algorithm>
 #include <cstring>
-#include <set>
 
-#include "caravan/base/error.h"
+#include "caravan/checkpoint/safetensors.h"
 #include "caravan/model_io/rope_rows.h"
+#include "caravan/quant/dequantize.h"
 #include "caravan/tensor/copy.h"
 
 namespace caravan::model_io {
 
 namespace {
 
-using checkpoint::SafetensorsSet;
-
 // Elements converted at a time: a staging buffer of a few megabytes.
 constexpr std::int64_t kBlock = std::int64_t{1} << 20;
 
-// More names than the largest Llama has tensors help nobody.
-constexpr std::size_t kMostNames = 2000;
+// Rows as stored, converted to the tensor's type.
+class RowFiller {
+ public:
+  RowFiller(const ModelFiles& files, std::size_t part, int threads)
+      : files_(files),
+        part_(part),
+        type_(part_type(files, part)),
+        row_bytes_(part_row_bytes(files, part)),
+        threads_(threads) {}
 
-std::vector<std::int64_t> extents(const Shape& shape) {
-  return {shape.extents().begin(), shape.extents().end()};
-}
-
-bool is_ignorable(const std::string& name, const std::vector<ParamSpec>& specs) {
-  // Buffers that transformers once saved and recomputes.
-  if (name.ends_with(".rotary_emb.inv_freq")) {
-    return true;
-  }
-  return std::ranges::any_of(specs, [&](const ParamSpec& spec) { return !spec.alias_of.empty() && spec.name == name; });
-}
-
-// Copies one part, rows reordered when `order` is not empty, converting to the store's dtype.
-void fill_part(const Tensor& part, const SafetensorsSet::Located& source, const std::vector<std::int64_t>& order) {
-  const DType from = *source.entry->dtype;
-  const std::byte* bytes = source.bytes().data();
-  const std::int64_t row_elements = part.columns();
-  std::vector<std::byte> staging;
-  const auto convert = [&](const Tensor& rows, std::int64_t first_element) {
-    staging.resize(static_cast<std::size_t>(rows.bytes()));
-    convert_elements(rows.dtype(), staging.data(), from, bytes + first_element * size_of(from), rows.elements());
-    copy_from_host(rows, staging);
-  };
-  if (!order.empty()) {
-    for (std::int64_t row = 0; row < part.rows(); ++row) {
-      convert(part.row_range(row, row + 1), order[static_cast<std::size_t>(row)] * row_elements);
+  void fill(const Tensor& rows, std::int64_t first) {
+    stored_.resize(static_cast<std::size_t>(rows.rows() * row_bytes_));
+    read_rows(files_, part_, first, first + rows.rows(), stored_.data());
+    const std::byte* from = stored_.data();
+    DType dtype = quant::plain_dtype(type_).value_or(DType::kF32);
+    if (!quant::plain_dtype(type_)) {
+      floats_.resize(static_cast<std::size_t>(rows.elements()));
+      const quant::BlockMatrix blocks{type_, rows.rows(), rows.columns(), row_bytes_, stored_, nullptr};
+      quant::dequantize_rows(blocks, 0, rows.rows(), floats_.data(), threads_);
+      from = reinterpret_cast<const std::byte*>(floats_.data());
     }
-    return;
+    converted_.resize(static_cast<std::size_t>(rows.bytes()));
+    convert_elements(rows.dtype(), converted_.data(), dtype, from, rows.elements());
+    copy_from_host(rows, converted_);
   }
-  const std::int64_t rows_per_block = std::max<std::int64_t>(1, kBlock / std::max<std::int64_t>(1, row_elements));
-  for (std::int64_t row = 0; row < part.rows(); row += rows_per_block) {
-    convert(part.row_range(row, std::min(part.rows(), row + rows_per_block)), row * row_elements);
+
+ private:
+  const ModelFiles& files_;
+  std::size_t part_;
+  quant::BlockType type_;
+  std::int64_t row_bytes_;
+  int threads_;
+  std::vector<std::byte> stored_;
+  std::vector<float> floats_;
+  std::vector<std::byte> converted_;
+};
+
+// Where the first NaN or infinity of a tensor stands, as it is stored.
+std::int64_t first_bad_element(const quant::BlockMatrix& tensor) {
+  if (const auto dtype = quant::plain_dtype(tensor.type)) {
+    return first_non_finite(*dtype, tensor.bytes.data(), tensor.rows * tensor.columns);
   }
+  std::vector<float> row(static_cast<std::size_t>(tensor.columns));
+  for (std::int64_t r = 0; r < tensor.rows; ++r) {
+    quant::dequantize_rows(tensor, r, r + 1, row.data(), 1);
+    const std::int64_t found =
+        first_non_finite(DType::kF32, reinterpret_cast<const std::byte*>(row.data()), tensor.columns);
+    if (found >= 0) {
+      return r * tensor.columns + found;
+    }
+  }
+  return -1;
 }
 
-std::optional<std::string> non_finite_warning(const SafetensorsSet::Located& source) {
-  const checkpoint::TensorEntry& entry = *source.entry;
-  const std::int64_t count = entry.bytes() / size_of(*entry.dtype);
-  std::int64_t index = first_non_finite(*entry.dtype, source.bytes().data(), count);
-  if (index < 0) {
+std::optional<std::string> non_finite_warning(const ModelFiles& files, std::size_t index) {
+  const quant::BlockMatrix& tensor = files.tensors[index];
+  const FileTensor& facts = files.arrangement.tensors[index];
+  std::int64_t element = first_bad_element(tensor);
+  if (element < 0) {
     return std::nullopt;
   }
-  double value = 0.0;
-  convert_elements(DType::kF64, reinterpret_cast<std::byte*>(&value), *entry.dtype,
-                   source.bytes().data() + index * size_of(*entry.dtype), 1);
-  std::vector<std::int64_t> place(entry.shape.size());
-  for (std::size_t axis = entry.shape.size(); axis-- > 0;) {
-    place[axis] = index % entry.shape[axis];
-    index /= entry.shape[axis];
+  std::vector<float> row(static_cast<std::size_t>(tensor.columns));
+  const std::int64_t r = element / tensor.columns;
+  quant::dequantize_rows(tensor, r, r + 1, row.data(), 1);
+  const float value = row[static_cast<std::size_t>(element % tensor.columns)];
+  std::vector<std::int64_t> place(facts.shape.size());
+  for (std::size_t axis = facts.shape.size(); axis-- > 0;) {
+    place[axis] = element % facts.shape[axis];
+    element /= facts.shape[axis];
   }
   return fmt::format("{}: tensor \"{}\" holds {} at [{}]; results that depend on it will not be numbers",
-                     source.file->path().string(), entry.name, value, fmt::join(place, ", "));
+                     files.tensor_files[index], facts.name, value, fmt::join(place, ", "));
 }
 
-// A tied head that the file also stores must be the embedding; transformers may use it when it is not.
-void check_tied_copies(const SafetensorsSet& files, const std::vector<ParamSpec>& specs,
-                       std::vector<std::string>& warnings) {
-  for (const ParamSpec& spec : specs) {
-    const auto copy = files.find(spec.name);
-    const auto original = files.find(spec.alias_of);
-    if (spec.alias_of.empty() || !copy || !original) {
-      continue;
-    }
-    const auto a = copy->bytes();
-    const auto b = original->bytes();
-    if (a.size() != b.size() || std::memcmp(a.data(), b.data(), a.size()) != 0) {
-      warnings.push_back(
-          fmt::format("{}: \"{}\" differs from \"{}\" although config.json ties them; the latter is used",
-                      copy->file->path().string(), spec.name, spec.alias_of));
-    }
+// A tied head that the files also store must be the embedding; transformers may use it when it is not.
+void check_tied_copy(const ModelFiles& files, std::vector<std::string>& warnings) {
+  constexpr const char* kHead = "lm_head.weight";
+  constexpr const char* kEmbedding = "model.embed_tokens.weight";
+  if (files.kind != SourceKind::kHuggingFace || !files.config.model.tie_word_embeddings) {
+    return;
+  }
+  const checkpoint::SafetensorsSet set = checkpoint::SafetensorsSet::open(files.path);
+  const auto copy = set.find(kHead);
+  if (!copy) {
+    return;
+  }
+  const auto a = copy->bytes();
+  const auto b = set.find(kEmbedding).value().bytes();
+  if (a.size() != b.size() || std::memcmp(a.data(), b.data(), a.size()) != 0) {
+    warnings.push_back(fmt::format("{}: \"{}\" differs from \"{}\" although config.json ties them; the latter is used",
+                                   copy->file->path().string(), kHead, kEmbedding));
   }
 }
 
-void fill_weights(ops::Context& ctx, LoadedModel& model, const SafetensorsSet& files, const LoadOptions& options) {
-  const model::LlamaConfig& config = model.config.model;
-  const std::int64_t total = files.total_bytes();
+void fill_weights(ops::Context& ctx, LoadedModel& model, const ModelFiles& files, const LoadOptions& options) {
+  for (std::size_t i = 0; options.check_finite && i < files.tensors.size(); ++i) {
+    if (auto warning = non_finite_warning(files, i)) {
+      model.warnings.push_back(*std::move(warning));
+    }
+  }
+  const std::int64_t total = total_bytes(files);
   std::int64_t done = 0;
+  std::size_t index = 0;  // the store's parts and the arrangement's are those of the same table
   for (autograd::Parameter& parameter : model.weights->parameters()) {
     for (const ParamPart& part : parameter.spec.parts) {
-      const SafetensorsSet::Located source = files.find(part.name).value();
-      if (options.check_finite) {
-        if (auto warning = non_finite_warning(source)) {
-          model.warnings.push_back(*std::move(warning));
-        }
-      }
-      const bool reorder = config.rope_pairing == ops::RopePairing::kInterleaved && has_rotary_rows(part.name);
-      fill_part(autograd::part_rows(parameter.stored(), part), source,
-                reorder ? interleaved_from_half(part.shape[0], config.head_dim) : std::vector<std::int64_t>());
-      done += source.entry->bytes();
+      fill_rows(files, index, 0, part.shape[0], autograd::part_rows(parameter.stored(), part),
+                model.config.model.rope_pairing, ctx.threads);
+      done += part.shape[0] * part_row_bytes(files, index);
       if (options.progress) {
         options.progress(done, total);
       }
+      ++index;
     }
   }
   model.weights->masters_changed(ctx);
@@ -122,69 +137,37 @@ void fill_weights(ops::Context& ctx, LoadedModel& model, const SafetensorsSet& f
 
 }  // namespace
 
-std::vector<std::string> disagreements(const SafetensorsSet& files, const std::vector<ParamSpec>& specs) {
-  std::set<std::string> known;
-  std::vector<std::string> missing;
-  std::vector<std::string> misshapen;
-  std::vector<std::string> not_float;
-  for (const ParamSpec& spec : specs) {
-    if (!spec.alias_of.empty()) {
-      continue;
+void fill_rows(const ModelFiles& files, std::size_t part, std::int64_t begin, std::int64_t end, const Tensor& target,
+               ops::RopePairing pairing, int threads) {
+  RowFiller filler(files, part, threads);
+  const ParamPart& facts = files.arrangement.parts[part];
+  if (pairing == ops::RopePairing::kInterleaved && has_rotary_rows(facts.name)) {
+    const std::vector<std::int64_t> order = interleaved_from_half(facts.shape[0], files.config.model.head_dim);
+    for (std::int64_t row = begin; row < end; ++row) {
+      filler.fill(target.row_range(row - begin, row - begin + 1), order[static_cast<std::size_t>(row)]);
     }
-    for (const ParamPart& part : spec.parts) {
-      known.insert(part.name);
-      const auto found = files.find(part.name);
-      if (!found) {
-        missing.push_back(part.name);
-      } else if (found->entry->shape != extents(part.shape)) {
-        misshapen.push_back(fmt::format("{} (expected {}, found [{}])", part.name, to_string(part.shape),
-                                        fmt::join(found->entry->shape, ", ")));
-      } else if (!found->entry->dtype || !is_compute_float(*found->entry->dtype)) {
-        not_float.push_back(fmt::format("{} ({})", part.name, found->entry->dtype_name));
-      }
-    }
+    return;
   }
-  std::vector<std::string> extra;
-  for (const std::string& name : files.names()) {
-    if (!known.contains(name) && !is_ignorable(name, specs)) {
-      extra.push_back(name);
-    }
+  const std::int64_t rows_per_block = std::max<std::int64_t>(1, kBlock / std::max<std::int64_t>(1, target.columns()));
+  for (std::int64_t row = begin; row < end; row += rows_per_block) {
+    const std::int64_t last = std::min(end, row + rows_per_block);
+    filler.fill(target.row_range(row - begin, last - begin), row);
   }
-  std::vector<std::string> result;
-  const auto report = [&](const char* what, const std::vector<std::string>& names) {
-    if (names.empty()) {
-      return;
-    }
-    const auto end = names.begin() + static_cast<std::ptrdiff_t>(std::min(names.size(), kMostNames));
-    result.push_back(fmt::format("{} {}: {}{}", names.size(), what, fmt::join(names.begin(), end, ", "),
-                                 end == names.end() ? "" : " and more"));
-  };
-  report("tensors that config.json asks for are missing", missing);
-  report("tensors that config.json knows nothing of", extra);
-  report("tensors of another shape", misshapen);
-  report("tensors of a type that weights cannot have (F64, F32, BF16 and F16 can)", not_float);
-  return result;
 }
 
-LoadedModel load_model(ops::Context& ctx, const std::filesystem::path& directory, DType dtype,
-                       const LoadOptions& options) {
+LoadedModel load_model(ops::Context& ctx, const std::filesystem::path& path, DType dtype, const LoadOptions& options) {
+  const ModelFiles files = open_model(path);
   LoadedModel model;
-  model.config = read_hf_config(directory);
+  model.config = files.config;
   model.warnings = model.config.warnings;
   if (options.adjust) {
     options.adjust(model.config.model);
   }
   const std::vector<ParamSpec> specs = model::parameter_specs(model.config.model);
-  const SafetensorsSet files = SafetensorsSet::open(directory);
-  const std::vector<std::string> problems = disagreements(files, specs);
-  if (!problems.empty()) {
-    throw FormatError(
-        fmt::format("{}: weights and config.json disagree: {}", directory.string(), fmt::join(problems, "; ")));
-  }
   model.weights = options.training ? autograd::WeightStore::for_training(ctx, specs, dtype)
                                    : std::make_unique<autograd::WeightStore>(ctx, specs, dtype);
   if (!ctx.dry_run()) {
-    check_tied_copies(files, specs, model.warnings);
+    check_tied_copy(files, model.warnings);
     fill_weights(ctx, model, files, options);
   }
   if (options.training) {

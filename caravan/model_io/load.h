@@ -1,4 +1,4 @@
-// A model out of a Hugging Face directory.
+// A model out of a Hugging Face directory, a GGUF file or a directory of TransformerEngine's names.
 #pragma once
 
 #include <filesystem>
@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
-#include "caravan/checkpoint/safetensors.h"
 #include "caravan/model/llama.h"
 #include "caravan/model_io/hf_config.h"
+#include "caravan/model_io/model_files.h"
 
 namespace caravan::model_io {
 
@@ -33,20 +33,20 @@ struct LoadOptions {
   Progress progress;
 };
 
-// Reads config.json and all weights of a directory into `dtype`.  On the meta device (a dry run) nothing but headers is
-// read. Weights of a model with interleaved pairing are permuted from Hugging Face's order here, never at run time.
-// Throws what reading the config and the files throws, and FormatError that names every missing, extra and misshapen
-// tensor.
-LoadedModel load_model(ops::Context& ctx, const std::filesystem::path& directory, DType dtype,
+// Reads the configuration and all weights of a model (see open_model) into `dtype`; blocks are dequantised.  On the meta
+// device (a dry run) nothing but headers is read.  Weights are permuted from the file's pairing to the model's here,
+// never at run time.
+// Throws what open_model throws.
+LoadedModel load_model(ops::Context& ctx, const std::filesystem::path& path, DType dtype,
                        const LoadOptions& options = {});
+
+// Rows [begin, end) of a part into a tensor of that shape, converted once to its type.  `pairing` is the order of rows
+// that the tensor wants for q and k.
+void fill_rows(const ModelFiles& files, std::size_t part, std::int64_t begin, std::int64_t end, const Tensor& target,
+               ops::RopePairing pairing, int threads);
 
 // A model with initial values from `seed`, nothing read; with masters and gradients of zeros for `training`.
 LoadedModel create_model(ops::Context& ctx, const HfConfig& config, DType dtype, std::uint64_t seed,
                          bool training = false);
-
-// Compares the tensors of a directory with the table of its architecture.  Returns one sentence for each kind of
-// disagreement (missing, extra, misshapen, no float), all names in it; empty when they agree.
-// Not counted as extra: `rotary_emb.inv_freq` buffers of old files, and the lm_head.weight of a tied model.
-std::vector<std::string> disagreements(const checkpoint::SafetensorsSet& files, const std::vector<ParamSpec>& specs);
 
 }  // namespace caravan::model_io

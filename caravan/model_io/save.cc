@@ -139,7 +139,8 @@ constexpr const char* kCompanions[] = {"generation_config.json",
                                        "LICENSE.txt",
                                        "README.md"};
 
-// Replacing a directory removes it: only what looks like a model may go.
+}  // namespace
+
 void refuse_foreign_files(const std::filesystem::path& directory) {
   std::vector<std::string> foreign;
   std::error_code ignored;
@@ -159,8 +160,6 @@ void refuse_foreign_files(const std::filesystem::path& directory) {
                     directory.string(), printable(foreign.front()), foreign.size() > 1 ? " and more" : ""));
   }
 }
-
-}  // namespace
 
 std::vector<std::filesystem::path> companion_files(const std::filesystem::path& directory) {
   std::vector<std::filesystem::path> result;

@@ -25,6 +25,9 @@ struct SaveOptions {
 // chat template, generation_config.json.  Those that exist, in a fixed order.
 std::vector<std::filesystem::path> companion_files(const std::filesystem::path& directory);
 
+// Replacing a directory removes it: throws FileError when it holds anything but a model's files.
+void refuse_foreign_files(const std::filesystem::path& directory);
+
 // Writes config.json, generation_config.json (unless a companion of that name is copied) and the weights, tensor by
 // tensor, beside the target, and renames the whole: the directory is there complete or not at all.  Free space is
 // checked first; no more than one tensor is in memory at a time.  A directory that holds anything but a model's files

@@ -194,23 +194,30 @@ std::vector<std::string> model_changes(const TrainState& saved, const model_io::
   return result;
 }
 
-model_io::LoadedModel load_checkpoint_model(ops::Context& ctx, const std::filesystem::path& directory, DType dtype) {
+model_io::ModelFiles open_checkpoint_files(const std::filesystem::path& directory) {
   const checkpoint::CheckpointReader reader = checkpoint::CheckpointReader::open(directory);
   const std::string source = (directory / "manifest.json").string();
   const TrainState state = parse_train_state(reader.state(), source);
-  const model_io::HfConfig config = model_io::parse_hf_config(state.model, source + " (\"model\")");
-  model_io::LoadedModel model;
-  model.config = config;
-  // Masters hold the stored f32 values; compute views follow.
-  model.weights = autograd::WeightStore::for_training(ctx, model::parameter_specs(config.model), dtype);
-  for (const autograd::Parameter& parameter : model.weights->parameters()) {
-    for (const ParamPart& part : parameter.spec.parts) {
-      reader.read(part.name, autograd::part_rows(parameter.stored(), part).reshape(part.shape));
+  model_io::ModelFiles files;
+  files.kind = model_io::SourceKind::kCheckpoint;
+  files.path = directory;
+  files.config = model_io::parse_hf_config(state.model, source + " (\"model\")");
+  files.arrangement = model_io::arrange(files.config.model, model_io::Dialect::kHuggingFace);
+  for (const model_io::FileTensor& tensor : files.arrangement.tensors) {
+    const checkpoint::CheckpointReader::View view = reader.view(tensor.name);
+    const checkpoint::StoredTensor& stored = reader.manifest().tensors.at(tensor.name);
+    const auto type = quant::plain_type(stored.dtype);
+    if (stored.shape != tensor.shape || !type) {
+      throw FormatError(fmt::format("{}: \"{}\" is {} [{}], which is not what the model in it has ([{}] of floats)",
+                                    source, tensor.name, to_string(stored.dtype), fmt::join(stored.shape, ", "),
+                                    fmt::join(tensor.shape, ", ")));
     }
+    const std::int64_t columns = model_io::columns_of(tensor.shape);
+    files.tensors.push_back(
+        {*type, model_io::rows_of(tensor.shape), columns, columns * size_of(stored.dtype), view.bytes, view.owner});
+    files.tensor_files.push_back(directory.string());
   }
-  model.weights->masters_changed(ctx);
-  model.llama = std::make_unique<model::Llama>(config.model, *model.weights);
-  return model;
+  return files;
 }
 
 bool is_checkpoint(const std::filesystem::path& directory) {

@@ -9,6 +9,7 @@
 #include "caravan/base/json.h"
 #include "caravan/checkpoint/training_checkpoint.h"
 #include "caravan/model_io/hf_config.h"
+#include "caravan/model_io/model_files.h"
 #include "caravan/train/config.h"
 #include "caravan/train/trainer.h"
 
@@ -76,9 +77,9 @@ std::vector<std::string> changes_since(const TrainState& saved, const DataIdenti
 // shapes do not tell and weights cannot survive: the numbers of heads.
 std::vector<std::string> model_changes(const TrainState& saved, const model_io::HfConfig& architecture);
 
-// The model of a checkpoint without its optimizer, for export and generation.  `dtype`: what it computes in.
-// Throws FileError, FormatError.
-model_io::LoadedModel load_checkpoint_model(ops::Context& ctx, const std::filesystem::path& directory, DType dtype);
+// The model of a checkpoint without its optimizer, as files to convert: weights are views of the checkpoint, hashes
+// checked.  Throws FileError, FormatError.
+model_io::ModelFiles open_checkpoint_files(const std::filesystem::path& directory);
 
 // Whether a directory is a training checkpoint: it has a manifest.json.
 bool is_checkpoint(const std::filesystem::path& directory);
