@@ -90,7 +90,7 @@ MachineSpeed measure_machine(ops::Context& ctx, const StepShape& shape, double s
   }
   speed.product_peak = flops / best;
   speed.square_peak = train::PeakMeter(ctx, shape.dtype).measure(seconds);
-  train::ReadMeter reading(ctx.threads);
+  train::ReadMeter reading(ctx);
   speed.read_bandwidth = reading.measure(seconds);
   speed.read_bytes = reading.bytes();
   return speed;
@@ -239,7 +239,9 @@ Report run_bench(const train::Config& config, const Options& options, const std:
     if (options.step) {
       plan = plan_step(config, architecture_of(config));
     }
+    const bool pinned = config.training.pin_threads && pin_threads(ctx.threads);
     report.machine = measure_machine(ctx, report.shape, options.seconds);
+    report.machine.pinned = pinned;
     for (const std::string& line : machine_lines(report)) {
       say(line);
     }

@@ -36,6 +36,7 @@ struct MachineSpeed {
   std::string backend;  // "cpu", "ref"
   std::string isa;
   int threads = 0;
+  bool pinned = false;  // training.pin_threads asked for it, and the system did it
   DType dtype = DType::kF32;
   std::vector<CaseTime> products;  // of product_cases()
   double product_peak = 0.0;       // floating-point operations per second: all products' over all their best times

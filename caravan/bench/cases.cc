@@ -4,9 +4,11 @@
 #include <array>
 #include <cmath>
 #include <initializer_list>
+#include <memory>
 #include <span>
 #include <utility>
 
+#include "caravan/autograd/parameter.h"
 #include "caravan/base/philox.h"
 #include "caravan/ops/adamw.h"
 #include "caravan/ops/attention.h"
@@ -98,25 +100,34 @@ Products products_of(const model::LlamaConfig& m) {
           .head = {m.hidden_size, m.vocab_size, false, false}};
 }
 
+// As training holds it: products pack it from the master.
+ops::Weight weight(ops::Context& ctx, DType dtype, const Product& p) {
+  return ops::Weight::rounded(values(ctx, wide(dtype), {p.out, p.in}), dtype);
+}
+
+double bytes_of(const ops::Weight& w) {
+  return static_cast<double>(w.shape().elements()) * size_of(w.dtype());
+}
+
 Make linear(DType dtype, std::int64_t tokens, const Product& p) {
   return [=](ops::Context& ctx) -> Work {
     const Tensor x = values(ctx, dtype, {tokens, p.in});
-    const ops::Weight w(values(ctx, dtype, {p.out, p.in}));
+    const ops::Weight w = weight(ctx, dtype, p);
     const Tensor bias = p.bias ? values(ctx, dtype, {p.out}) : Tensor();
     const Tensor residual = p.residual ? values(ctx, dtype, {tokens, p.out}) : Tensor();
     const Tensor y = ctx.allocate(dtype, {tokens, p.out});
     return {[=, &ctx] { ops::linear(ctx, y, x, w, bias, residual); }, p.flops(tokens),
-            bytes_of({x, w.plain(), bias, residual, y})};
+            bytes_of(w) + bytes_of({x, bias, residual, y})};
   };
 }
 
 Make linear_input_grad(DType dtype, std::int64_t tokens, const Product& p) {
   return [=](ops::Context& ctx) -> Work {
     const Tensor dy = values(ctx, dtype, {tokens, p.out});
-    const ops::Weight w(values(ctx, dtype, {p.out, p.in}));
+    const ops::Weight w = weight(ctx, dtype, p);
     const Tensor dx = ctx.allocate(dtype, {tokens, p.in});
     return {[=, &ctx] { ops::linear_input_grad(ctx, dx, dy, w, Accumulate::kStore); }, p.flops(tokens),
-            bytes_of({dy, w.plain(), dx})};
+            bytes_of(w) + bytes_of({dy, dx})};
   };
 }
 
@@ -350,16 +361,17 @@ Make adamw(const StepShape& s) {
   };
 }
 
+// The compute views that training keeps beside the masters, made from them again.
 Make convert(const StepShape& s) {
   return [=](ops::Context& ctx) -> Work {
-    const std::vector<Tensor> masters = for_each_parameter(ctx, s, wide(s.dtype));
-    const std::vector<Tensor> views = for_each_parameter(ctx, s, s.dtype);
-    return {[=, &ctx] {
-              for (std::size_t i = 0; i < masters.size(); ++i) {
-                ops::convert(ctx, views[i], masters[i]);
-              }
-            },
-            0.0, bytes_of_all(masters) + bytes_of_all(views)};
+    const std::shared_ptr<autograd::WeightStore> store =
+        autograd::WeightStore::for_training(ctx, model::parameter_specs(s.model), s.dtype);
+    double bytes = 0.0;
+    for (const autograd::Parameter& parameter : store->parameters()) {
+      ops::zero(ctx, parameter.master);
+      bytes += parameter.has_view_of_its_own() ? bytes_of({parameter.master, parameter.tensor()}) : 0.0;
+    }
+    return {[=, &ctx] { store->masters_changed(ctx); }, 0.0, bytes};
   };
 }
 
@@ -382,19 +394,21 @@ std::vector<Case> step_cases(const StepShape& s) {
   const std::int64_t once = s.micro_batches;  // of each micro-batch
   const std::int64_t layers = s.model.num_hidden_layers * once;
   const std::int64_t norms = 2 * layers + once;
+  const std::int64_t again =
+      2 * layers;  // norms that the backward makes again for qkv's and gate_up's weight gradients
   const std::int64_t t = s.tokens();
   constexpr Accumulate kAdd = Accumulate::kAdd;
   std::vector<Case> cases = {
       {"zero", 1, zero(s)},
       {"embedding", once, embedding(s)},
       {"rope_tables", once, rope_tables(s)},
-      {"rms_norm", norms, rms_norm(s, NormPart::kForward)},
+      {"rms_norm", norms + again, rms_norm(s, NormPart::kForward)},
       {"linear qkv", layers, linear(s.dtype, t, p.qkv)},
       {"rope forward", layers, rope(s, /*inverse=*/false)},
       {"attention", layers, attention(s, /*grad=*/false)},
       {"linear output", layers, linear(s.dtype, t, p.output)},
       {"linear gate_up", layers, linear(s.dtype, t, p.gate_up)},
-      {"swiglu", layers, swiglu(s, /*grad=*/false)},
+      {"swiglu", 2 * layers, swiglu(s, /*grad=*/false)},
       {"linear down", layers, linear(s.dtype, t, p.down)},
       {"loss_head", 0, loss_head(s, /*grad=*/false)},
       {"loss_head_with_grad", once, loss_head(s, /*grad=*/true)},
@@ -414,8 +428,10 @@ std::vector<Case> step_cases(const StepShape& s) {
       {"embedding_weight_grad", once, embedding_weight_grad(s)},
       {"add_sum_of_squares", 1, sum_of_squares(s)},
       {"adamw", 1, adamw(s)},
-      {"convert", s.dtype == wide(s.dtype) ? 0 : 1, convert(s)},
   };
+  if (s.dtype != wide(s.dtype)) {
+    cases.push_back({"convert", 1, convert(s)});
+  }
   for (const auto& [name, product] : {std::pair{"bias_grad qkv", p.qkv},
                                       {"bias_grad output", p.output},
                                       {"bias_grad gate_up", p.gate_up},

@@ -39,8 +39,7 @@ struct Case {
   std::function<Work(ops::Context& ctx)> make;  // allocates from the context; throws what ops and allocators throw
 };
 
-// Every op of a step in the order of the step; loss_head without gradients, which evaluations call, and convert, which
-// models in f32 do not need, have no calls.  Sums of flops times calls equal train::flops_per_token times tokens, but
+// Every op of a step, in its order; loss_head without gradients, which evaluations call, has no calls.  Sums of flops times calls equal train::flops_per_token times tokens, but
 // that a row of a sequence sees itself too: (seq_len + 1) / 2 keys on average, not seq_len / 2.
 std::vector<Case> step_cases(const StepShape& shape);
 

@@ -88,6 +88,7 @@ Json machine_json(const MachineSpeed& machine) {
   json["backend"] = machine.backend;
   json["isa"] = machine.isa;
   json["threads"] = machine.threads;
+  json["pinned"] = machine.pinned;
   json["dtype"] = to_string(machine.dtype);
   json["product_peak_gflops"] = machine.product_peak / kGiga;
   json["square_peak_gflops"] = machine.square_peak / kGiga;
@@ -147,7 +148,8 @@ std::vector<std::string> machine_lines(const Report& report) {
   const StepShape& shape = report.shape;
   const auto line = [](const char* label, const std::string& text) { return fmt::format("{:<16}{}", label, text); };
   return {
-      line("processor", fmt::format("{}, {}, {} threads", machine.processor, machine.isa, machine.threads)),
+      line("processor", fmt::format("{}, {}, {} {}threads", machine.processor, machine.isa, machine.threads,
+                                    machine.pinned ? "pinned " : "")),
       line("model", fmt::format("{} parameters, {} layers of {}, vocabulary {}", grouped(report.parameters),
                                 shape.model.num_hidden_layers, shape.model.hidden_size, shape.model.vocab_size)),
       line("step", fmt::format("{} micro-batch{} of {} rows of {} tokens, {} on {}", shape.micro_batches,

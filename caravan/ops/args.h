@@ -136,6 +136,10 @@ struct SumOfSquaresArgs {
   Tensor sum, x;
 };
 
+struct SumWordsArgs {
+  Tensor sum, x;
+};
+
 template <typename Args>
 using ImplementationList = std::span<const Implementation<Args>>;
 
@@ -163,6 +167,7 @@ ImplementationList<ConvertArgs> convert_list();
 ImplementationList<ZeroArgs> zero_list();
 ImplementationList<AdamWArgs> adamw_list();
 ImplementationList<SumOfSquaresArgs> sum_of_squares_list();
+ImplementationList<SumWordsArgs> sum_words_list();
 // How many plans the cache has made since it was new, dropped ones included.
 std::int64_t plans_made(const PlanCache& plans);
 }  // namespace cpu
@@ -191,6 +196,7 @@ ImplementationList<ConvertArgs> convert_list();
 ImplementationList<ZeroArgs> zero_list();
 ImplementationList<AdamWArgs> adamw_list();
 ImplementationList<SumOfSquaresArgs> sum_of_squares_list();
+ImplementationList<SumWordsArgs> sum_words_list();
 }  // namespace ref
 
 // What a gradient without terms is: zeros when storing, and nothing to do when adding.

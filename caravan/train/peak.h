@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 
 #include "caravan/ops/context.h"
 #include "caravan/ops/weight.h"
@@ -30,28 +29,24 @@ class PeakMeter {
   double best_ = 0.0;
 };
 
-// Times reading memory: threads add up the words of a buffer that is at least four times the last cache level (and
-// at least 256 MiB, and at most a quarter of what this process may use), so that hardly any of it is still in a cache
-// when its turn comes again.  The buffer is the meter's own, in large pages where the system gives them.
+// Times reading memory: a tensor of at least four times the last cache level (and at least 256 MiB, and at most a
+// quarter of what this process may use) by ops::sum_words, so that hardly any of it is still in a cache when its turn
+// comes again.  Memory is the meter's own.
 class ReadMeter {
  public:
-  // Throws OutOfMemoryError when the buffer cannot be had.
-  explicit ReadMeter(int threads);
+  // With the threads and instruction set of `like`.  Throws OutOfMemoryError.
+  explicit ReadMeter(const ops::Context& like);
 
-  // Bytes per second of the best pass over the buffer so far, after measuring for about `seconds` more (at least one
-  // pass, three the first time).
+  // Bytes per second of the best pass so far, after measuring for about `seconds` more (at least one pass, three the
+  // first time).
   double measure(double seconds);
   double best() const { return best_; }
-  std::int64_t bytes() const { return bytes_; }
+  std::int64_t bytes() const { return x_.bytes(); }
 
  private:
-  struct Free {
-    void operator()(void* buffer) const;
-  };
-
-  int threads_;
-  std::int64_t bytes_;
-  std::unique_ptr<void, Free> buffer_;
+  ops::Context ctx_;
+  Tensor x_;
+  Tensor sum_;
   double best_ = 0.0;
 };
 

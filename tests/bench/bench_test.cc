@@ -106,7 +106,7 @@ TEST(BenchJson, HasTheKeysThatAreDocumented) {
   using Keys = std::vector<std::string>;
   EXPECT_EQ(keys_of(json), (Keys{"machine", "model", "batch", "ops", "step"}));
   EXPECT_EQ(keys_of(json.at("machine")),
-            (Keys{"processor", "device", "backend", "isa", "threads", "dtype", "product_peak_gflops",
+            (Keys{"processor", "device", "backend", "isa", "threads", "pinned", "dtype", "product_peak_gflops",
                   "square_peak_gflops", "read_bandwidth_gbs", "read_bytes", "products"}));
   EXPECT_EQ(keys_of(json.at("batch")), (Keys{"micro_batches", "rows", "seq_len", "tokens"}));
   const Keys case_keys = {"name",  "calls",  "repeats", "seconds",    "seconds_median", "flops",
@@ -162,8 +162,9 @@ TEST(Bench, RefusesAStepThatDoesNotFit) {
 }
 
 TEST(ReadMeter, RemembersItsBestPass) {
-  train::ReadMeter meter(2);
-  EXPECT_GE(meter.bytes(), std::int64_t{2} << 20);
+  const ops::Context ctx = ops::make_context({.threads = 2, .memory_capacity = std::int64_t{1} << 20});
+  train::ReadMeter meter(ctx);
+  EXPECT_GE(meter.bytes(), std::int64_t{1} << 20);
   const double first = meter.measure(1e-6);
   EXPECT_GT(first, 0.0);
   EXPECT_GE(meter.measure(1e-6), first);

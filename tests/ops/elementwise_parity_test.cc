@@ -1,5 +1,8 @@
 // Sums, conversions, AdamW and the gradient norm on the cpu backend against the reference, and the sums that must have
 // the same bits for every thread count.  How far the two backends may be apart: parity.h.
+#include <span>
+
+#include "caravan/ops/reading.h"
 #include "tests/ops/grad_runs.h"
 #include "tests/ops/parity.h"
 
@@ -264,6 +267,32 @@ TEST_P(ElementwiseParity, SumsOverRowsHaveTheSameBitsForEveryThreadCount) {
       several.threads = threads;
       EXPECT_EQ(sums_over_rows(several, GetParam()), expected) << threads << " threads on " << to_string(ctx->backend);
     }
+  }
+}
+
+// Around the kernels' blocks, and enough words for several threads.
+TEST_P(ElementwiseParity, SumWordsAddsEveryWordOnce) {
+  for (const std::int64_t count : {0, 1, 31, 32, 33, 64, 127, 1000, 131072, 400001}) {
+    SCOPED_TRACE(std::to_string(count) + " words");
+    const std::int64_t elements = count * size_of(DType::kI64) / size_of(GetParam());
+    const Tensor x = cpu_.allocate(GetParam(), {elements});
+    std::vector<std::uint64_t> words(static_cast<std::size_t>(count));
+    std::uint64_t expected = 0;
+    for (std::size_t i = 0; i < words.size(); ++i) {
+      words[i] = (i + 1) * 0x9e3779b97f4a7c15U;
+      expected += words[i];
+    }
+    copy_from_host(x, std::as_bytes(std::span(words)));
+    for (Context* ctx : {&cpu_, &ref_}) {
+      const Tensor sum = ctx->allocate(DType::kI64, {1});
+      std::uint64_t got = 1;
+      copy_from_host(sum, std::as_bytes(std::span(&got, 1)));
+      sum_words(*ctx, sum, x);
+      copy_to_host(std::as_writable_bytes(std::span(&got, 1)), sum);
+      EXPECT_EQ(got, expected) << to_string(ctx->backend);
+    }
+    expect_served_by(count > 0 ? "sum_words" : "zero", true,
+                     count > 0 ? expected_implementation("sum_words", DType::kF32, cpu_.isa) : "rows");
   }
 }
 

@@ -1,5 +1,6 @@
 // What the headers of ops promise about the arguments of backward ops, AdamW and elementwise ops, about no work, and
 // about the dry run.
+#include "caravan/ops/reading.h"
 #include "tests/ops/contract.h"
 #include "tests/ops/grad_runs.h"
 
@@ -289,6 +290,16 @@ TEST(SumOfSquaresContract, NamesTheArgumentThatDoesNotFit) {
   EXPECT_SHAPE_ERROR(add_sum_of_squares(ctx, sum, floats(ctx, {2, 5}).column_range(0, 4)), "add_sum_of_squares", "x",
                      "5 elements");
   EXPECT_SHAPE_ERROR(add_sum_of_squares(ctx, sum, sum), "add_sum_of_squares", "sum", "an overlap");
+}
+
+TEST(SumWordsContract, NamesTheArgumentThatDoesNotFit) {
+  Context ctx = small_context();
+  const Tensor sum = ctx.allocate(DType::kI64, {1});
+  EXPECT_SHAPE_ERROR(sum_words(ctx, floats(ctx, {1}), floats(ctx, {4})), "sum_words", "sum", "f32");
+  EXPECT_SHAPE_ERROR(sum_words(ctx, sum, floats(ctx, {3})), "sum_words", "x", "8 bytes");
+  EXPECT_SHAPE_ERROR(sum_words(ctx, sum, floats(ctx, {2, 5}).column_range(0, 4)), "sum_words", "x", "5 elements");
+  EXPECT_SHAPE_ERROR(sum_words(ctx, sum, {}), "sum_words", "x", "none");
+  EXPECT_SHAPE_ERROR(sum_words(ctx, sum, sum), "sum_words", "sum", "an overlap");
 }
 
 TEST(NoTokens, LeaveZerosWhenStoringAndNothingElseWhenAdding) {

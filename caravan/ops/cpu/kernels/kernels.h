@@ -299,6 +299,7 @@ struct Kernels {
   void (*adamw)(const AdamWElements&, std::int64_t begin, std::int64_t end);
   // begin and end are blocks.
   void (*squares)(const SquareBlocks&, std::int64_t begin, std::int64_t end);
+  std::uint64_t (*sum_words)(const std::uint64_t* words, std::int64_t count);
   // Floats of scratch that one task of `rows` rows of sums needs.
   std::int64_t (*attention_grad_scratch)(const AttentionGradShape&, std::int64_t rows);
   void (*attention_grad)(const AttentionGradShape&, const AttentionGradTask&, float* scratch);

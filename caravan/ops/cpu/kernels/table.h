@@ -7,6 +7,7 @@
 #include "caravan/ops/cpu/kernels/grad_kernels.h"
 #include "caravan/ops/cpu/kernels/optimizer_kernels.h"
 #include "caravan/ops/cpu/kernels/product_kernels.h"
+#include "caravan/ops/cpu/kernels/reading_kernels.h"
 #include "caravan/ops/cpu/kernels/rope_kernels.h"
 #include "caravan/ops/cpu/kernels/row_kernels.h"
 
@@ -35,6 +36,7 @@ constexpr Kernels table_named(const char* name) {
           .embedding_grad = embedding_grad,
           .adamw = adamw,
           .squares = squares,
+          .sum_words = sum_words,
           .attention_grad_scratch = attention_grad_scratch,
           .attention_grad = attention_grad,
           .attention_grad_merge = attention_grad_merge,
