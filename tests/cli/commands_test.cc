@@ -187,8 +187,6 @@ TEST(Commands, ConvertTellsFormatsByContentAndSaysWhatItChose) {
   EXPECT_NE(back.out.find("from a GGUF file"), std::string::npos) << back.out;
   EXPECT_EQ(call({"convert", model, path("te"), "--to", "te", "--no-verify"}).out.find("checked"), std::string::npos);
   EXPECT_NE(call({"convert", path("te"), path("hf")}).out.find("TransformerEngine"), std::string::npos);
-  EXPECT_EQ(test::read_file(model + "/model.safetensors").size(),
-            test::read_file(path("hf") + "/model.safetensors").size());
   EXPECT_EQ(
       call({"compare", model + "/model.safetensors", path("hf") + "/model.safetensors", "--tolerance", "0"}).status, 0);
   EXPECT_NE(refusal({"convert", model, path("x"), "--to", "gguf"}).find("exists already"), std::string::npos);
