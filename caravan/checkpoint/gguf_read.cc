@@ -445,6 +445,9 @@ std::optional<double> GgufMetadata::number(const std::string& key) const {
   if (value->type == GgufType::kF32 || value->type == GgufType::kF64) {
     return load_number(value->type, value->bytes.data());
   }
+  if (value->type == GgufType::kU64) {
+    return static_cast<double>(load<std::uint64_t>(value->bytes.data()));
+  }
   const auto whole = load_integer(value->type, value->bytes.data());
   if (!whole) {
     wrong_kind(key, *value, "a number");

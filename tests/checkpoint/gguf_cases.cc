@@ -20,7 +20,7 @@ std::string one_tensor(const std::vector<std::uint64_t>& extents, std::uint32_t 
 }
 
 void add_head_cases(std::vector<HostileCase>& cases) {
-  cases.push_back({"gguf_empty", "", {"0 bytes", "truncated"}});
+  cases.push_back({"gguf_empty", "", {"ends at byte 0", "truncated"}});
   cases.push_back({"gguf_three_bytes", "GGU", {"magic", "truncated"}});
   cases.push_back({"gguf_magic", Bytes::head(0, 0, 3, "GGML").str(), {"\"GGML\"", "\"GGUF\""}});
   cases.push_back({"gguf_magic_small", Bytes::head(0, 0, 3, "gguf").str(), {"\"gguf\""}});
@@ -40,7 +40,7 @@ void add_head_cases(std::vector<HostileCase>& cases) {
 }
 
 void add_key_cases(std::vector<HostileCase>& cases) {
-  for (const std::uint64_t length : {std::uint64_t{5}, std::uint64_t{1} << 31, std::uint64_t{1} << 60,
+  for (const std::uint64_t length : {std::uint64_t{100}, std::uint64_t{1} << 31, std::uint64_t{1} << 60,
                                      (std::uint64_t{1} << 63) - 1, ~std::uint64_t{0}, ~std::uint64_t{7}}) {
     cases.push_back({"gguf_key_length_" + std::to_string(length),
                      Bytes::head(0, 1).text(length, "aaaa").u8(0).u8(0).u8(0).u8(0).str().substr(0, 38),

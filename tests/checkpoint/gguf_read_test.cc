@@ -182,6 +182,7 @@ TEST(GgufMetadata, GivesEveryTypeOfTheGgufPackage) {
   EXPECT_EQ(m.integer("not there"), std::nullopt);
   EXPECT_EQ(m.text("general.architecture"), "nothing");
   EXPECT_THROW(static_cast<void>(m.integer("value.u64")), FormatError);  // above 2^63
+  EXPECT_EQ(m.number("value.u64"), 0x1p63);                              // rounded
 }
 
 TEST(GgufMetadata, NamesKeyAndTypeWhereAnotherKindIsWanted) {

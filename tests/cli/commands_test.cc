@@ -131,6 +131,71 @@ TEST(Commands, ConvertKeepsEachTensorsOwnType) {
   EXPECT_EQ(json_of(call({"inspect", copy, "--json"})).at("tensor_types").size(), 2U);
 }
 
+TEST(Commands, GgufFilesServeWhereDirectoriesDo) {
+  const ScratchDirectory scratch;
+  const std::string model = kGolden + "gqa_llama3";
+  const std::string file = (scratch.path() / "model.gguf").string();
+  const std::string out = (scratch.path() / "out.safetensors").string();
+  const Outcome converted = call({"convert", model, file});
+  EXPECT_EQ(converted.status, 0);
+  EXPECT_NE(converted.out.find("checked: all"), std::string::npos) << converted.out;
+  EXPECT_EQ(call({"compare", "--model", file, model + "/expected.safetensors"}).status, 0);
+  call({"dump", "--model", file, "--ids", model + "/ids.json", "--what", "logits", "--output", out});
+  EXPECT_EQ(call({"compare", "--model", model, out, "--tolerance", "0"}).status, 0);
+  EXPECT_NE(refusal({"dump", "--model", file, "--ids", model + "/ids.json", "--what", "logits", "--output", file})
+                .find("made from"),
+            std::string::npos);
+  const std::vector<std::string> rest = {"--ids", model + "/ids.json", "--max-new-tokens", "4"};
+  std::vector<std::string> a = {"generate", "--model", model};
+  std::vector<std::string> b = {"generate", "--model", file};
+  a.insert(a.end(), rest.begin(), rest.end());
+  b.insert(b.end(), rest.begin(), rest.end());
+  EXPECT_EQ(call(a).out, call(b).out);
+  EXPECT_NE(refusal({"generate", "--model", file, "--prompt", "x"}).find("tokenizer"), std::string::npos);
+}
+
+TEST(Commands, InspectShowsAGgufFilesMetadataTensorsAndMemory) {
+  const std::string file = std::string(CARAVAN_SOURCE_DIR) + "/tests/golden/gguf/wide_head_dim.gguf";
+  const Outcome text = call({"inspect", file});
+  for (const char* words : {"llama.block_count", "blk.0.attn_q.weight", "F32", "head_dim 24", "for a forward pass"}) {
+    EXPECT_NE(text.out.find(words), std::string::npos) << text.out;
+  }
+  const Json json = json_of(call({"inspect", file, "--json"}));
+  EXPECT_EQ(json.at("format"), "a GGUF file");
+  EXPECT_EQ(json.at("file").at("version"), 3);
+  EXPECT_EQ(json.at("file").at("tensors").size(), json.at("tensors").get<std::size_t>());
+  EXPECT_GT(json.at("forward_memory").at("f32").at("peak").get<std::int64_t>(), 0);
+  // A file that is no Llama is described all the same, before the sentence that says so.
+  std::ostringstream out;
+  std::ostringstream err;
+  const std::vector<std::string> arguments = {"inspect",
+                                              std::string(CARAVAN_SOURCE_DIR) + "/tests/golden/gguf/types.gguf"};
+  const std::string message = test::message_of<Error>([&] { run(arguments, {out, err}); });
+  EXPECT_NE(message.find("\"nothing\" is not supported"), std::string::npos) << message;
+  EXPECT_NE(out.str().find("blocks.Q6_K"), std::string::npos) << out.str();
+}
+
+TEST(Commands, ConvertTellsFormatsByContentAndSaysWhatItChose) {
+  const ScratchDirectory scratch;
+  const auto path = [&](const char* name) { return (scratch.path() / name).string(); };
+  const std::string model = kGolden + "tied";
+  const Outcome blocks = call({"convert", model, path("x"), "--to", "gguf", "--dtype", "q4_k"});
+  EXPECT_NE(blocks.err.find("Q5_0 instead of Q4_K"), std::string::npos) << blocks.err;
+  EXPECT_NE(blocks.err.find("no tokenizer.json"), std::string::npos) << blocks.err;
+  EXPECT_NE(blocks.out.find("logits within"), std::string::npos) << blocks.out;
+  const Outcome back = call({"convert", path("x"), path("y")});  // no ".gguf" in its name
+  EXPECT_NE(back.out.find("from a GGUF file"), std::string::npos) << back.out;
+  EXPECT_EQ(call({"convert", model, path("te"), "--to", "te", "--no-verify"}).out.find("checked"), std::string::npos);
+  EXPECT_NE(call({"convert", path("te"), path("hf")}).out.find("TransformerEngine"), std::string::npos);
+  EXPECT_EQ(
+      call({"compare", model + "/model.safetensors", path("hf") + "/model.safetensors", "--tolerance", "0"}).status, 0);
+  EXPECT_NE(refusal({"convert", model, path("x"), "--to", "gguf"}).find("exists already"), std::string::npos);
+  EXPECT_NE(refusal({"convert", path("x"), path("x"), "--to", "gguf", "--replace"}).find("holds the source"),
+            std::string::npos);
+  EXPECT_NE(refusal({"convert", kGolden + "tied/ids.json", path("z")}).find("neither a GGUF file"), std::string::npos);
+  EXPECT_NE(refusal({"convert", model, path("z"), "--dtype", "q4_0"}).find("write a GGUF file"), std::string::npos);
+}
+
 TEST(Commands, NothingIsReplacedThatIsNoModelOrTheSource) {
   const ScratchDirectory scratch;
   const std::string model = (scratch.path() / "model").string();

@@ -134,7 +134,9 @@ TEST(GgufConfig, KeepsDivisorsOfNoRuleAsLongropeFactorsAndSaysSo) {
   const HfConfig config = config_of(draft);
   EXPECT_EQ(config.model.rope.kind, nn::RopeKind::kLongRope);
   ASSERT_EQ(config.warnings.size(), 1U);
-  const std::vector<float> plain = nn::rope_frequencies({.theta = 500000.0}, 128, 1);
+  nn::RopeConfig unscaled;
+  unscaled.theta = 500000.0;
+  const std::vector<float> plain = nn::rope_frequencies(unscaled, 128, 1);
   const std::vector<float> found = nn::rope_frequencies(config.model.rope, 128, 1);
   for (std::size_t i = 0; i < plain.size(); ++i) {
     EXPECT_NEAR(found[i], plain[i] / divisors[i], 1e-6 * plain[i]) << i;

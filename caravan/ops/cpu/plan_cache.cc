@@ -4,7 +4,6 @@
 
 #include "caravan/ops/args.h"
 #include "caravan/ops/cpu/staging.h"
-#include "caravan/ops/elementwise.h"
 
 namespace caravan::ops {
 
@@ -151,7 +150,9 @@ void pack_pieces(Context& ctx, const Weight& weight, const WeightLayout& layout,
     std::byte* const there = packed.address() + weight_rows_offset(layout, first);
     Tensor piece = weight.source().row_range(first, first + count);
     if (rounded.defined()) {
-      convert(ctx, rounded.row_range(0, count), piece);
+      if (!ctx.dry_run()) {
+        stage_rows(ctx, weight.dtype(), piece, rounded.address());
+      }
       piece = rounded.row_range(0, count);
     }
     if (!ctx.dry_run() && (staged.defined() || !layout.blocked)) {

@@ -36,6 +36,11 @@ void stage_rows(const Context& ctx, DType dtype, const Tensor& x, std::byte* sta
       kernels_for(ctx.isa).widen({element_of(x.dtype()), {staged, columns}, rows_of(x), columns}, begin, end);
       return;
     }
+    if (dtype != x.dtype()) {
+      kernels_for(ctx.isa).convert(
+          {element_of(dtype), element_of(x.dtype()), {staged, columns}, rows_of(x), columns}, begin, end);
+      return;
+    }
     const std::int64_t size = size_of(dtype);
     for (std::int64_t row = begin; row < end; ++row) {
       const std::byte* from = x.address() + row * x.row_stride() * size;

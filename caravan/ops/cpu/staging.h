@@ -14,7 +14,7 @@ DType product_dtype(const Context& ctx, DType dtype);
 const char* refuse_native_dtype(const Context& ctx, DType dtype);
 const char* refuse_widened_dtype(DType dtype);
 
-// The rows of x, contiguous, in `dtype`: its own, or f32.
+// The rows of x, contiguous, in `dtype`, rounded where it is narrower.
 void stage_rows(const Context& ctx, DType dtype, const Tensor& x, std::byte* staged);
 
 // Bytes rounded up so that what follows stands on a cache line.
