@@ -37,8 +37,8 @@ void stage_rows(const Context& ctx, DType dtype, const Tensor& x, std::byte* sta
       return;
     }
     if (dtype != x.dtype()) {
-      kernels_for(ctx.isa).convert(
-          {element_of(dtype), element_of(x.dtype()), {staged, columns}, rows_of(x), columns}, begin, end);
+      kernels_for(ctx.isa).convert({element_of(dtype), element_of(x.dtype()), {staged, columns}, rows_of(x), columns},
+                                   begin, end);
       return;
     }
     const std::int64_t size = size_of(dtype);
