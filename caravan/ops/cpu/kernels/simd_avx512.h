@@ -171,7 +171,9 @@ CARAVAN_INLINE Pairs pair_up(Vec low, Vec high) {
 // c + the products of a's and b's halves, lane by lane.
 CARAVAN_INLINE Vec fma(Pairs a, Pairs b, Vec c) {
 #ifdef __AVX512BF16__
-  return {_mm512_dpbf16_ps(c.v, reinterpret_cast<__m512bh>(a.v), reinterpret_cast<__m512bh>(b.v))};
+  // As an instruction and not as an intrinsic: clang 16 crashes on vectors of its bf16 type in loops like ours.
+  __asm__("vdpbf16ps %2, %1, %0" : "+v"(c.v) : "v"(a.v), "v"(b.v));
+  return c;
 #else
   const auto low = [](Pairs x) { return _mm512_castsi512_ps(_mm512_slli_epi32(x.v, 16)); };
   const auto high = [](Pairs x) {
