@@ -415,6 +415,10 @@ void add_rope(const HfConfig& config, GgufConfig& out) {
       if (std::abs(magnitude - 1.0) > 1e-6) {
         add("attn_factor", static_cast<float>(magnitude));
       }
+      if (rope.beta_fast != 32.0 || rope.beta_slow != 1.0) {
+        out.notes.emplace_back(
+            "yarn's beta_fast and beta_slow are written, but llama.cpp takes 32 and 1 for this architecture");
+      }
       if (!rope.truncate) {
         out.notes.emplace_back("yarn with truncate false has no key in GGUF: llama.cpp rounds the ends of the ramp");
       }

@@ -21,16 +21,18 @@ trap 'rm -rf "$scratch"' EXIT
 count=0
 for model in models/*/; do
   name=$(basename "$model")
-  # llama.cpp has no dynamic scaling and rounds the ends of yarn's ramp; it chooses longrope's factors by the context's
-  # size, not by the sequence's.
-  case $name in gqa_dynamic | yarn_truncate | gqa_longrope) continue ;; esac
+  # llama.cpp has no dynamic scaling, reads no betas of yarn and rounds the ends of its ramp, and chooses longrope's factors
+  # by the context's size, not by the sequence's.
+  case $name in gqa_dynamic | gqa_yarn | yarn_truncate | gqa_longrope) continue ;; esac
   "$program" convert "$model" "$scratch/$name.gguf" --dtype f32 >"$scratch/log" 2>&1
   "$python" check_llama_cpp_loads.py "$scratch/$name.gguf" "$model/expected.safetensors" "$model/ids.json" 1e-4
   count=$((count + 1))
 done
 
-# Blocks: the same file computed by both.  llama.cpp rounds activations to eight bits where weights are blocks: 1/254 of a
-# block's largest, in every product of two layers.
+# Blocks: the same file computed by both.  Where weights are blocks llama.cpp rounds activations to eight bits: a noise of
+# amax / 127 / sqrt(12), amax the largest of 256 activations, up to ten times their deviation behind the gate: 0.023 of the
+# product.  Nine products follow each other, two layers of four and the head: 0.023 sqrt(9) = 0.07, of a logit's deviation as of
+# the largest logit.  A wrong scale or order of rows is of order one.
 cat >"$scratch/config.json" <<'CONFIG'
 {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 256, "hidden_size": 256,
  "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -42,7 +44,7 @@ for type in f16 bf16 q8_0 q6_k q5_1 q5_0 q4_k q4_1 q4_0; do
   "$program" convert "$scratch/blocks" "$scratch/$type.gguf" --dtype "$type" >"$scratch/log" 2>&1
   "$program" dump --model "$scratch/$type.gguf" --ids "$scratch/ids.json" --what logits \
     --output "$scratch/$type.safetensors" >"$scratch/log" 2>&1
-  "$python" check_llama_cpp_loads.py "$scratch/$type.gguf" "$scratch/$type.safetensors" "$scratch/ids.json" 3e-2
+  "$python" check_llama_cpp_loads.py "$scratch/$type.gguf" "$scratch/$type.safetensors" "$scratch/ids.json" 7e-2
   count=$((count + 1))
 done
 echo "$count files written by Caravan and loaded by llama.cpp"
