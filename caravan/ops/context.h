@@ -52,7 +52,8 @@ struct Context {
   bool emulate_bf16_pairs = false;
   std::shared_ptr<PlanCache> plans;              // null until the first plan is made
   std::function<void(const Choice&)> on_choice;  // called once a dispatch when set
-  std::function<void(const Timing&)> on_timed;  // the same, after the call; a dry run, which computes nothing, has none
+  // Called after a dispatch when set: not in a dry run, and not for what an op dispatches itself, which is its own time.
+  std::function<void(const Timing&)> on_timed;
 
   bool dry_run() const { return allocator->device().kind == DeviceKind::kMeta; }
   Tensor allocate(DType dtype, const Shape& shape, Segment segment = Segment::kActivations) {

@@ -15,10 +15,20 @@ void report_choice(Context& ctx, const char* op, const char* implementation, std
   }
 }
 
-void report_timing(const Context& ctx, const char* op, DispatchClock::time_point begin,
-                   DispatchClock::time_point ready) {
-  const auto seconds = [](DispatchClock::duration time) { return std::chrono::duration<double>(time).count(); };
-  ctx.on_timed({op, seconds(ready - begin), seconds(DispatchClock::now() - ready)});
+CallTimer::CallTimer(Context& ctx, const char* op)
+    : ctx_(ctx), listener_(std::exchange(ctx.on_timed, nullptr)), op_(op) {}
+
+CallTimer::~CallTimer() {
+  ctx_.on_timed = std::move(listener_);
+}
+
+void CallTimer::ready() {
+  ready_ = Clock::now();
+}
+
+void CallTimer::done() {
+  const auto seconds = [](Clock::duration time) { return std::chrono::duration<double>(time).count(); };
+  listener_({op_, seconds(ready_ - begin_), seconds(Clock::now() - ready_)});
 }
 
 void throw_no_implementation(const Context& ctx, const char* op, const std::vector<std::string>& refusals) {

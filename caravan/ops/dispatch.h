@@ -9,6 +9,8 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <optional>
 #include <span>
 
 #include "caravan/ops/context.h"
@@ -33,11 +35,26 @@ struct Implementation {
 // Tells ctx.on_choice, if anybody listens.
 void report_choice(Context& ctx, const char* op, const char* implementation, std::vector<std::string> refusals);
 
-using DispatchClock = std::chrono::steady_clock;
+// Times one call for ctx.on_timed, which hears nothing of the calls inside it: their time is this one's.
+class CallTimer {
+ public:
+  // The call begins.  Takes the listener away as long as the object lives.
+  CallTimer(Context& ctx, const char* op);
+  ~CallTimer();
+  CallTimer(const CallTimer&) = delete;
+  CallTimer& operator=(const CallTimer&) = delete;
 
-// Tells ctx.on_timed of a call that began at `begin`, was ready to run at `ready` and is over now.
-void report_timing(const Context& ctx, const char* op, DispatchClock::time_point begin,
-                   DispatchClock::time_point ready);
+  void ready();  // everything is prepared, the op runs next
+  void done();   // tells the listener
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  Context& ctx_;
+  std::function<void(const Timing&)> listener_;
+  const char* op_;
+  Clock::time_point begin_ = Clock::now();
+  Clock::time_point ready_;
+};
 
 // Throws when no implementation is left: a bug of the list.
 [[noreturn]] void throw_no_implementation(const Context& ctx, const char* op, const std::vector<std::string>& refusals);
@@ -64,8 +81,10 @@ void dispatch(Context& ctx, const char* op, std::span<const Implementation<Args>
     if (explain) {
       report_choice(ctx, op, one.name, std::move(refusals));
     }
-    const bool timed = static_cast<bool>(ctx.on_timed);
-    const DispatchClock::time_point begin = timed ? DispatchClock::now() : DispatchClock::time_point();
+    std::optional<CallTimer> timer;
+    if (ctx.on_timed && !ctx.dry_run()) {
+      timer.emplace(ctx, op);
+    }
     if (one.prepare != nullptr) {
       one.prepare(ctx, args);
     }
@@ -75,10 +94,12 @@ void dispatch(Context& ctx, const char* op, std::span<const Implementation<Args>
       workspace = ctx.allocate(DType::kU8, {bytes}, Segment::kWorkspace);
     }
     if (!ctx.dry_run()) {
-      const DispatchClock::time_point ready = timed ? DispatchClock::now() : DispatchClock::time_point();
+      if (timer) {
+        timer->ready();
+      }
       one.run(ctx, args, workspace.defined() ? workspace.address() : nullptr);
-      if (timed) {
-        report_timing(ctx, op, begin, ready);
+      if (timer) {
+        timer->done();
       }
     }
     return;

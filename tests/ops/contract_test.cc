@@ -306,6 +306,19 @@ TEST(ContextContract, TellsHowLongEachCallTookAndNothingOfADryRun) {
   EXPECT_TRUE(swiglu_of(dry, 100).empty());
 }
 
+TEST(ContextContract, CountsTheTimeOfCallsInsideACallOnce) {
+  Context ctx = small_context();
+  std::vector<std::string> told;
+  ctx.on_timed = [&](const Timing& timing) { told.emplace_back(timing.op); };
+  // The products of a rounded weight convert it as they pack it.
+  const Weight w = Weight::rounded(ones(ctx, DType::kF32, {64, 64}), DType::kBF16);
+  const Tensor x = ones(ctx, DType::kBF16, {32, 64});
+  linear(ctx, floats(ctx, {32, 64}, DType::kBF16), x, w);
+  EXPECT_EQ(told, (std::vector<std::string>{"linear"}));
+  linear(ctx, floats(ctx, {32, 64}, DType::kBF16), x, w);
+  EXPECT_EQ(told, (std::vector<std::string>{"linear", "linear"})) << "the listener is there again";
+}
+
 TEST(WeightContract, DropsItsPackedFormsWhenThePlainOneChanged) {
   Context ctx = small_context();
   Weight w(floats(ctx, {2, 2}));
