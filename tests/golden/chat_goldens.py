@@ -167,7 +167,7 @@ def all_characters():
         character = chr(point)
         category = unicodedata.category(character)
         # Of characters like those of Chinese, which are all alike here, some.
-        if category in ("Cn", "Cs", "Co") or (category == "Lo" and point % 16 != 0):
+        if category in ("Cn", "Cs", "Co") or (category == "Lo" and point // 256 % 16 != 0):
             continue
         block = blocks.setdefault(f"{point >> 12:x}", {"ranges": [], "crc32": 0})
         if block["ranges"] and block["ranges"][-1][1] == point - 1:
