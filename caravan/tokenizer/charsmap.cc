@@ -10,6 +10,8 @@ namespace caravan::tokenizer {
 
 namespace {
 
+constexpr std::size_t kMaxTextBytes = 256;  // 18 characters are the most that Unicode's normal forms make of one
+
 std::uint32_t little_endian(std::string_view bytes, std::size_t at) {
   std::uint32_t value = 0;
   for (std::size_t i = 0; i < 4; ++i) {
@@ -54,6 +56,15 @@ CharsMap::CharsMap(std::string_view blob, const std::string& source) {
                                   grouped(static_cast<std::int64_t>(*offset))));
   }
   texts_ += '\0';
+  for (std::size_t begin = 0; begin < texts_.size();) {
+    const std::size_t end = texts_.find('\0', begin);
+    if (end - begin > kMaxTextBytes) {
+      throw FormatError(
+          fmt::format("{}: the table of normalisations holds a text of {} bytes; at most {} are supported", source,
+                      grouped(static_cast<std::int64_t>(end - begin)), grouped(kMaxTextBytes)));
+    }
+    begin = end + 1;
+  }
 }
 
 std::optional<std::pair<std::string_view, std::size_t>> CharsMap::longest(std::string_view text, std::size_t at) const {

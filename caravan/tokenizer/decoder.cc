@@ -68,20 +68,21 @@ std::string bytes_of(const DecodeRules& rules, std::int32_t id, std::string_view
   if (rules.kind == DecodeRules::Kind::kPieces) {
     switch (rules.roles[static_cast<std::size_t>(id)]) {
       case PieceRole::kText:
-        return replace_all(token, kSpaceSymbol, " ");
+        return replace_all(token, kSpaceSymbol, " ", token.size());
       case PieceRole::kByte:
         return std::string(1, static_cast<char>(byte_named_by(token).value_or(0)));
       default:
         return std::string(token);
     }
   }
+  const std::size_t limit = growth_limit(token.size());
   std::string bytes(token);
   for (const DecodeStep& step : rules.steps) {
     if (step.kind == Kind::kReplace) {
-      bytes = step.pattern ? replace_all(bytes, *step.pattern, step.content)
-                           : replace_all(bytes, step.literal, step.content);
+      bytes = step.pattern ? replace_all(bytes, *step.pattern, step.content, limit)
+                           : replace_all(bytes, step.literal, step.content, limit);
     } else if (step.kind == Kind::kMetaspace) {
-      bytes = replace_all(bytes, step.literal, " ");
+      bytes = replace_all(bytes, step.literal, " ", limit);
     } else if (const auto byte = byte_named_by(bytes); byte && step.kind == Kind::kByteFallback) {
       bytes.assign(1, static_cast<char>(*byte));
     }
@@ -139,17 +140,18 @@ void TokenDecoder::finish(std::string& out) {
 }
 
 void TokenDecoder::step(std::string_view token, std::size_t number, std::string& out) {
+  const std::size_t limit = growth_limit(token.size());
   std::string changed;
   for (; number < rules_.steps.size(); ++number) {
     const DecodeStep& one = rules_.steps[number];
     switch (one.kind) {
       case Kind::kReplace:
-        changed =
-            one.pattern ? replace_all(token, *one.pattern, one.content) : replace_all(token, one.literal, one.content);
+        changed = one.pattern ? replace_all(token, *one.pattern, one.content, limit)
+                              : replace_all(token, one.literal, one.content, limit);
         token = changed;
         break;
       case Kind::kMetaspace:
-        changed = replace_all(token, one.literal, one.prepended && states_[number].tokens == 0 ? "" : " ");
+        changed = replace_all(token, one.literal, one.prepended && states_[number].tokens == 0 ? "" : " ", limit);
         ++states_[number].tokens;
         token = changed;
         break;
@@ -287,7 +289,7 @@ void TokenDecoder::piece(std::int32_t id, std::string_view token, std::string& o
         token.remove_prefix(kSpaceSymbol.size());
         space_dropped_ = !rules_.drops_leading_spaces;
       }
-      give(replace_all(token, kSpaceSymbol, " "), out);
+      give(replace_all(token, kSpaceSymbol, " ", token.size()), out);
       break;
   }
 }

@@ -60,7 +60,7 @@ void refuse_foreign(std::string_view content, const std::string& source) {
 
 std::optional<fs::path> tokenizer_file(const fs::path& directory) {
   std::error_code ignored;
-  for (const char* name : {"tokenizer.json", "tokenizer.model", "tiktoken.model"}) {
+  for (const char* name : {"tokenizer.json", "tokenizer.model"}) {
     if (fs::is_regular_file(directory / name, ignored)) {
       return directory / name;
     }
@@ -108,7 +108,7 @@ Tokenizer Tokenizer::parse(std::string_view content, const std::string& source, 
   print.add(special_tokens_map);
   print.add(added_tokens);
   table->fingerprint = print.digest();
-  table->finish();
+  table->finish(source);
   return Tokenizer(table);
 }
 

@@ -20,11 +20,19 @@ struct NormalizerStep {
   std::optional<Pattern> pattern;  // of Replace
 };
 
-// `text` must be UTF-8.  Throws InputError when a pattern passes PCRE2's limits.
+// `text` must be UTF-8.  Throws InputError when a pattern passes PCRE2's limits, or when the text becomes more than
+// growth_limit() bytes long: steps that each make more of it are an attack.
 std::string normalize(const std::vector<NormalizerStep>& steps, std::string_view text);
 
-// `text` with `content` in the place of every occurrence, from the left; `literal` must not be empty.
-std::string replace_all(std::string_view text, std::string_view literal, std::string_view content);
-std::string replace_all(std::string_view text, const Pattern& pattern, std::string_view content);
+// How long a text may become.  The longest that Unicode's own normal forms make of a character is 18 times as long.
+constexpr std::size_t growth_limit(std::size_t bytes) {
+  return 64 * bytes + 4096;
+}
+[[noreturn]] void refuse_growth(std::size_t bytes);
+
+// `text` with `content` in the place of every occurrence, from the left; `literal` must not be empty.  Throws InputError
+// beyond `limit` bytes.
+std::string replace_all(std::string_view text, std::string_view literal, std::string_view content, std::size_t limit);
+std::string replace_all(std::string_view text, const Pattern& pattern, std::string_view content, std::size_t limit);
 
 }  // namespace caravan::tokenizer

@@ -210,7 +210,7 @@ Tokenizer Tokenizer::assemble(const TokenizerParts& parts, const std::string& so
     table->suffix.push_back(*table->eos);
   }
   table->fingerprint = fingerprint_of(parts);
-  table->finish();
+  table->finish(source);
   return Tokenizer(table);
 }
 

@@ -78,7 +78,7 @@ void PieceEncoder::merge(std::string_view piece) {
 
 void PieceEncoder::metaspace(std::string_view text, bool begins_text, std::size_t number) {
   const SplitStep& one = steps_[number];
-  std::string marked = replace_all(text, " ", one.mark);
+  std::string marked = replace_all(text, " ", one.mark, growth_limit(text.size()));
   const bool wanted = one.scheme == PrependScheme::kAlways || (one.scheme == PrependScheme::kFirst && begins_text);
   if (wanted && !marked.starts_with(one.mark)) {
     marked.insert(0, one.mark);

@@ -10,6 +10,7 @@
 #include "caravan/base/error.h"
 #include "caravan/base/text.h"
 #include "caravan/tokenizer/decoder.h"
+#include "caravan/tokenizer/normalizer.h"
 #include "caravan/tokenizer/utf8.h"
 
 namespace caravan::tokenizer {
@@ -115,11 +116,17 @@ void SentencePieceModel::read_pieces(const SentencePieceSpec& spec, const std::s
       }
       model_->byte_ids[*byte] = id;
     }
-    has_unused_ = has_unused_ || piece.kind == TokenKind::kUnused;
-    kinds_.push_back(piece.kind);
+    // Converters have put a zero byte beside <0x00>, which is the same.
+    const bool is_zero =
+        piece.text == std::string_view("\0", 1) && (spec.byte_fallback || piece.kind == TokenKind::kUnused);
+    if (!is_zero && piece.text.find('\0') != std::string_view::npos) {
+      refuse(fmt::format("{} holds a zero byte", shown(piece, i)));
+    }
+    kinds_.push_back(is_zero ? TokenKind::kControl : piece.kind);
+    has_unused_ = has_unused_ || kinds_.back() == TokenKind::kUnused;
     model_->tokens.put(id, piece.text, /*searchable=*/true);
   }
-  if (model_->unknown < 0) {
+  if (model_->unknown < 0 && !spec.byte_fallback) {
     refuse("the vocabulary has no unknown token");
   }
   user_defined_ = ByteTrie(std::move(user_defined));
@@ -142,7 +149,7 @@ void SentencePieceModel::read_merges(const SentencePieceSpec& spec, const std::s
   symbols.reserve(spec.pieces.size());
   for (std::size_t i = 0; i < spec.pieces.size(); ++i) {
     const VocabularyEntry& piece = spec.pieces[i];
-    if (merges(piece.kind)) {
+    if (merges(kinds_[i])) {
       symbols.emplace(piece.text, static_cast<std::int32_t>(i));
       if (is_one_character(piece.text)) {
         model_->characters.put(code_point_at(piece.text, 0).value, static_cast<std::int32_t>(i));
@@ -150,8 +157,9 @@ void SentencePieceModel::read_merges(const SentencePieceSpec& spec, const std::s
     }
   }
   model_->cut_before_space = !has_unused_;
-  for (const VocabularyEntry& piece : spec.pieces) {
-    if (!merges(piece.kind) || is_one_character(piece.text)) {
+  for (std::size_t i = 0; i < spec.pieces.size(); ++i) {
+    const VocabularyEntry& piece = spec.pieces[i];
+    if (!merges(kinds_[i]) || is_one_character(piece.text)) {
       continue;
     }
     model_->cut_before_space = model_->cut_before_space && !holds_inner_space(piece.text);
@@ -176,7 +184,7 @@ void SentencePieceModel::read_merges(const SentencePieceSpec& spec, const std::s
   std::size_t count = 0;
   for (std::size_t i = 0; i < spec.pieces.size(); ++i) {
     const std::string_view text = spec.pieces[i].text;
-    if (!merges(spec.pieces[i].kind)) {
+    if (!merges(kinds_[i])) {
       continue;
     }
     const std::uint32_t rank = ranks.of(spec.pieces[i].score);
@@ -198,16 +206,14 @@ void SentencePieceModel::read_merges(const SentencePieceSpec& spec, const std::s
 
 void SentencePieceModel::read_scores(const SentencePieceSpec& spec) {
   least_ = FLT_MAX;
-  most_ = FLT_MIN;  // the smallest positive number, which the reference takes for a start
   std::vector<std::pair<std::string_view, std::int32_t>> pieces;
   for (std::size_t i = 0; i < spec.pieces.size(); ++i) {
     const VocabularyEntry& piece = spec.pieces[i];
     scores_.push_back(piece.score);
-    if (piece.kind == TokenKind::kNormal) {
+    if (kinds_[i] == TokenKind::kNormal) {
       least_ = std::min(least_, piece.score);
-      most_ = std::max(most_, piece.score);
     }
-    if (piece.kind == TokenKind::kNormal || piece.kind == TokenKind::kUserDefined) {
+    if (kinds_[i] == TokenKind::kNormal || kinds_[i] == TokenKind::kUserDefined) {
       pieces.emplace_back(piece.text, static_cast<std::int32_t>(i));
     }
   }
@@ -231,6 +237,7 @@ std::pair<std::string_view, std::size_t> SentencePieceModel::normalized_prefix(s
 }
 
 std::string SentencePieceModel::normalize(std::string_view text, bool begins) const {
+  const std::size_t limit = growth_limit(text.size());
   std::string result;
   result.reserve(text.size() + text.size() / 2 + 2 * space_.size());
   std::size_t at = 0;
@@ -266,6 +273,9 @@ std::string SentencePieceModel::normalize(std::string_view text, bool begins) co
       }
     }
     after_space = remove_extra_whitespaces_ && piece.ends_with(' ');
+    if (result.size() > limit) {
+      refuse_growth(text.size());
+    }
   }
   while (remove_extra_whitespaces_ && result.ends_with(space_)) {
     result.resize(result.size() - space_.size());

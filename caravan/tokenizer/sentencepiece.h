@@ -1,6 +1,6 @@
 // SentencePiece (Kudo and Richardson 2018): a normaliser of its own, and BPE by scores or a unigram model.
 //
-// Ids equal those of the `sentencepiece` package for every input, also one that is not UTF-8.  The reader and both
+// Ids equal those of the `sentencepiece` package (0.2.3) for every input, also one that is not UTF-8.  The reader and both
 // models are Caravan's own, and not Debian's libsentencepiece (0.1.97), because
 //   - a tokenizer.model comes from a stranger: the library walks the double array of a file without bounds and ends the
 //     process on some contradictions (CHECK), and its 0.1.97 lacks the repairs of 0.2.1;
@@ -36,9 +36,10 @@ struct SentencePieceSpec {
   bool whitespace_as_suffix = false;
   std::string_view charsmap;
   std::string unknown_surface = " \xE2\x81\x87 ";  // what the unknown token decodes to
-  std::int32_t bos = 1;                            // -1: none
-  std::int32_t eos = 2;
-  std::int32_t pad = -1;
+  // Names of control tokens that need not be there.
+  std::string bos_piece = "<s>";
+  std::string eos_piece = "</s>";
+  std::string pad_piece = "<pad>";
 };
 
 // Reads a ModelProto.  Throws FormatError when the bytes are none or are cut short, UnsupportedError for a model of
@@ -86,10 +87,10 @@ class SentencePieceModel {
   void check_bytes(const std::string& source) const;
   std::pair<std::string_view, std::size_t> normalized_prefix(std::string_view text, std::size_t at) const;
   void unigram(std::string_view normalized, std::vector<std::int32_t>& ids) const;
-  void unigram_step(std::string_view text, std::size_t at, std::size_t character, std::vector<Best>& best) const;
+  std::size_t unigram_step(std::string_view text, std::size_t at, std::size_t character, std::vector<Best>& best) const;
   void merge_with_unused(std::string_view normalized, std::vector<std::int32_t>& ids) const;
   void put_symbol(std::int32_t symbol, std::vector<std::int32_t>& ids) const;
-  void put_bytes(std::string_view text, std::vector<std::int32_t>& ids) const;
+  void put_unknown(std::string_view text, std::vector<std::int32_t>& ids) const;
   bool is_unused(std::int32_t id) const { return kinds_[static_cast<std::size_t>(id)] == TokenKind::kUnused; }
 
   SentencePieceSpec::Kind kind_;
@@ -109,7 +110,6 @@ class SentencePieceModel {
   ByteTrie pieces_;
   std::vector<float> scores_;
   float least_ = 0;
-  float most_ = 0;
 };
 
 }  // namespace caravan::tokenizer

@@ -1,6 +1,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "caravan/base/error.h"
@@ -15,6 +16,15 @@ namespace {
 
 // What an unknown character costs in a unigram model, beside the rarest piece.
 constexpr float kUnknownPenalty = 10;
+// Beyond it a path's score begins anew from 0.
+constexpr float kResetScore = 100'000;
+// How often an unused piece is taken apart: from there on it stays.
+constexpr int kMaxDepth = 100;
+
+// Above every piece of a vocabulary, whose scores are logarithms of probabilities; of two, the longer.
+float user_defined_score(std::size_t length) {
+  return static_cast<float>(0.1 * static_cast<double>(static_cast<int>(length) - 1));
+}
 
 // Calls text(begin, end) and known(id) for what lies between the user-defined pieces and for these, in order.
 template <typename Text, typename Known>
@@ -88,19 +98,20 @@ void SentencePieceModel::Encoder::merge_words(std::string_view stretch, std::vec
 }
 
 void SentencePieceModel::put_symbol(std::int32_t symbol, std::vector<std::int32_t>& ids) const {
-  const auto bare = static_cast<std::size_t>(symbol) - kinds_.size();
   if (static_cast<std::size_t>(symbol) < kinds_.size()) {
     ids.push_back(symbol);
-  } else if (!model_->byte_fallback) {
-    ids.push_back(model_->unknown);
-  } else {
-    std::string text;
-    append_utf8(text, bare_characters_[bare]);
-    put_bytes(text, ids);
+    return;
   }
+  std::string text;
+  append_utf8(text, bare_characters_[static_cast<std::size_t>(symbol) - kinds_.size()]);
+  put_unknown(text, ids);
 }
 
-void SentencePieceModel::put_bytes(std::string_view text, std::vector<std::int32_t>& ids) const {
+void SentencePieceModel::put_unknown(std::string_view text, std::vector<std::int32_t>& ids) const {
+  if (!model_->byte_fallback) {
+    ids.push_back(model_->unknown);
+    return;
+  }
   for (const char byte : text) {
     ids.push_back(model_->byte_ids[static_cast<unsigned char>(byte)]);
   }
@@ -120,30 +131,41 @@ void SentencePieceModel::merge_with_unused(std::string_view normalized, std::vec
       made_of[id] = {left, right};
     }
   });
-  std::vector<std::int32_t> open;
+  // Symbols that are still to be taken apart, with how often that was done on the way to them.
+  std::vector<std::pair<std::int32_t, int>> open;
   for (const std::int32_t symbol : merged) {
-    open.push_back(symbol < 0 ? ~symbol : symbol);
+    open.emplace_back(symbol < 0 ? ~symbol : symbol, 0);
     while (!open.empty()) {
-      const std::int32_t one = open.back();
+      const auto [one, depth] = open.back();
       open.pop_back();
       const auto parts = made_of.find(one);
-      if (parts == made_of.end()) {
+      const bool unused = static_cast<std::size_t>(one) < kinds_.size() && is_unused(one);
+      if (!unused || depth > kMaxDepth) {
         put_symbol(one, ids);
+      } else if (parts == made_of.end()) {
+        put_unknown(model_->tokens.bytes(one), ids);
       } else {
-        open.push_back(parts->second.second);
-        open.push_back(parts->second.first);
+        open.emplace_back(parts->second.second, depth + 1);
+        open.emplace_back(parts->second.first, depth + 1);
       }
     }
   }
 }
 
-// The best path by Viterbi, with sums and comparisons in the reference's precision: a score is added as a double and
-// kept as a float, so that equal sums stay equal.
+// The best path by Viterbi, with sums and comparisons in the reference's precision, float: over a long text its rounding
+// decides between paths.  So sums are taken relative to the present place where the reference does that.
 void SentencePieceModel::unigram(std::string_view text, std::vector<std::int32_t>& ids) const {
   std::vector<Best> best(text.size() + 1);
+  std::size_t frontier = 0;
   for (std::size_t at = 0; at < text.size();) {
+    const float till_here = best[at].score;
+    if (std::abs(till_here) > kResetScore) {
+      for (std::size_t i = at; i <= frontier; ++i) {
+        best[i].score -= i == at || best[i].begin >= 0 ? till_here : 0;
+      }
+    }
     const std::size_t length = code_point_at(text, at).length;
-    unigram_step(text, at, length, best);
+    frontier = std::max(frontier, unigram_step(text, at, length, best));
     at += length;
   }
   const std::size_t from = ids.size();
@@ -162,29 +184,30 @@ void SentencePieceModel::unigram(std::string_view text, std::vector<std::int32_t
   std::reverse(ids.begin() + static_cast<std::ptrdiff_t>(from), ids.end());
 }
 
-void SentencePieceModel::unigram_step(std::string_view text, std::size_t at, std::size_t character,
-                                      std::vector<Best>& best) const {
+// Lengthens the paths that end at `at`; the furthest place that one of them reaches.
+std::size_t SentencePieceModel::unigram_step(std::string_view text, std::size_t at, std::size_t character,
+                                             std::vector<Best>& best) const {
   const float till_here = best[at].score;
+  std::size_t furthest = at;
   bool has_single = false;
-  const auto offer = [&](std::size_t end, double score, std::int32_t id) {
+  const auto offer = [&](std::size_t end, float piece, std::int32_t id) {
+    furthest = std::max(furthest, end);
     Best& target = best[end];
-    if (target.begin < 0 || score > static_cast<double>(target.score)) {
-      target = {static_cast<float>(score), id, static_cast<std::int32_t>(at)};
+    const float score = piece + till_here;
+    if (target.begin < 0 || score > target.score) {
+      target = {score, id, static_cast<std::int32_t>(at)};
     }
   };
   pieces_.prefixes(text, at, [&](std::int32_t id, std::size_t length) {
     const auto place = static_cast<std::size_t>(id);
-    // A user-defined piece is as good as the best one for each of its bytes.
-    const double score = kinds_[place] == TokenKind::kUserDefined
-                             ? static_cast<double>(static_cast<float>(length) * most_) - 0.1
-                             : static_cast<double>(scores_[place]);
-    offer(at + length, score + static_cast<double>(till_here), id);
+    const bool user_defined = kinds_[place] == TokenKind::kUserDefined;
+    offer(at + length, user_defined ? user_defined_score(length) : scores_[place], id);
     has_single = has_single || length == character;
   });
   if (!has_single) {
-    const float score = (least_ - kUnknownPenalty) + till_here;
-    offer(at + character, static_cast<double>(score), model_->unknown);
+    offer(at + character, least_ - kUnknownPenalty, model_->unknown);
   }
+  return furthest;
 }
 
 }  // namespace caravan::tokenizer

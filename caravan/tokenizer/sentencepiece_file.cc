@@ -103,17 +103,17 @@ class Reader {
         case tag_and_type(35, kVarint):
           spec_.byte_fallback = flag(fields);
           break;
-        case tag_and_type(41, kVarint):
-          spec_.bos = fields.get_int32();
-          break;
-        case tag_and_type(42, kVarint):
-          spec_.eos = fields.get_int32();
-          break;
-        case tag_and_type(43, kVarint):
-          spec_.pad = fields.get_int32();
-          break;
         case tag_and_type(44, kBytes):
           surface(view_of(fields.get_view()));
+          break;
+        case tag_and_type(46, kBytes):
+          name(view_of(fields.get_view()), "<s>", spec_.bos_piece);
+          break;
+        case tag_and_type(47, kBytes):
+          name(view_of(fields.get_view()), "</s>", spec_.eos_piece);
+          break;
+        case tag_and_type(48, kBytes):
+          name(view_of(fields.get_view()), "<pad>", spec_.pad_piece);
           break;
         default:
           fields.skip();
@@ -121,8 +121,11 @@ class Reader {
     }
   }
 
+  static void name(std::string_view text, const char* otherwise, std::string& piece) {
+    piece = text.empty() ? otherwise : text;
+  }
+
   void surface(std::string_view text) {
-    text = text.substr(0, text.find('\0'));  // the reference hands it on as a C string
     if (text.size() > kMaxSurfaceBytes || first_invalid_byte(text)) {
       throw FormatError(fmt::format("{}: unk_surface is not up to {} bytes of UTF-8", source_, kMaxSurfaceBytes));
     }

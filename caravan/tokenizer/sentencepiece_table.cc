@@ -16,6 +16,11 @@ bool is_special(TokenKind kind) {
   return kind == TokenKind::kControl || kind == TokenKind::kUnknown;
 }
 
+bool is_control_piece(const SentencePieceSpec& spec, std::int32_t id) {
+  const auto place = static_cast<std::size_t>(id);
+  return place < spec.pieces.size() && spec.pieces[place].kind == TokenKind::kControl;
+}
+
 PieceRole role_of(TokenKind kind, bool shows_special) {
   switch (kind) {
     case TokenKind::kControl:
@@ -121,17 +126,14 @@ void read_sentencepiece_model(std::string_view bytes, const std::string& source,
     }
   }
   table.prefixes_every_stretch = !named.present || named.legacy;
-  const auto control = [&](std::int32_t id) -> std::optional<std::int32_t> {
-    const bool is_control = id >= 0 && static_cast<std::size_t>(id) < spec.pieces.size() &&
-                            spec.pieces[static_cast<std::size_t>(id)].kind == TokenKind::kControl;
-    return is_control ? std::optional(id) : std::nullopt;
+  const auto id = [&](const std::optional<NamedToken>& token, const std::string& otherwise) {
+    const auto found = table.id_of(token ? token->token.content : otherwise);
+    const bool is_control = found && (token || is_control_piece(spec, *found));
+    return is_control ? found : std::nullopt;
   };
-  const auto id = [&](const std::optional<NamedToken>& token, std::int32_t otherwise) {
-    return token ? table.id_of(token->token.content) : control(otherwise);
-  };
-  table.bos = id(named.bos, spec.bos);
-  table.eos = id(named.eos, spec.eos);
-  table.pad = id(named.pad, spec.pad);
+  table.bos = id(named.bos, spec.bos_piece);
+  table.eos = id(named.eos, spec.eos_piece);
+  table.pad = id(named.pad, spec.pad_piece);
   table.add_bos = named.add_bos.value_or(true);
   table.add_eos = named.add_eos.value_or(true);
   if (table.bos && table.add_bos) {

@@ -48,8 +48,8 @@ struct Tokenizer::Table {
   // The vocabulary spells bytes in GPT-2's alphabet.
   bool byte_level() const { return model.symbols == BpeModel::Symbols::kBytes; }
   std::optional<std::int32_t> id_of(std::string_view token) const;
-  // To be called once, when all tokens are there: makes what look-ups need.
-  void finish();
+  // To be called once, when all tokens are there: makes what bytes() needs.  Throws FormatError, which `source` opens.
+  void finish(const std::string& source);
 };
 
 }  // namespace caravan::tokenizer

@@ -16,6 +16,8 @@ namespace caravan::tokenizer {
 
 namespace {
 
+constexpr std::size_t kMaxShownBytes = std::size_t{64} << 20;  // as large as a file may be
+
 // What one call needs to turn ordinary text into ids.
 class TextEncoder {
  public:
@@ -89,14 +91,21 @@ std::optional<std::int32_t> Tokenizer::Table::id_of(std::string_view token) cons
   return bytes ? model.tokens.find(*bytes) : std::nullopt;
 }
 
-void Tokenizer::Table::finish() {
+void Tokenizer::Table::finish(const std::string& source) {
   if (decoder.kind == DecodeRules::Kind::kBytes) {
     return;
   }
+  std::size_t total = 0;
   for (std::int32_t id = 0; id < model.tokens.size(); ++id) {
-    if (model.tokens.has(id)) {
-      shown.put(id, bytes_of(decoder, id, model.tokens.bytes(id)), /*searchable=*/false);
+    if (!model.tokens.has(id)) {
+      continue;
     }
+    const std::string bytes = bytes_of(decoder, id, model.tokens.bytes(id));
+    total += bytes.size();
+    if (total > kMaxShownBytes) {
+      throw FormatError(fmt::format("{}: the tokens decode to more than {} bytes", source, grouped(kMaxShownBytes)));
+    }
+    shown.put(id, bytes, /*searchable=*/false);
   }
 }
 

@@ -57,8 +57,8 @@ struct EncodeOptions {
   bool plain = false;       // special tokens written in the text are ordinary text
 };
 
-// The file of a directory that load() reads: tokenizer.json, else tokenizer.model, else tiktoken.model.  Nothing when
-// it holds none, or is no directory.
+// The file of a directory that load() reads: tokenizer.json, else tokenizer.model.  Nothing when it holds neither, or is
+// no directory.
 std::optional<std::filesystem::path> tokenizer_file(const std::filesystem::path& directory);
 
 // A loaded tokenizer.  Copies share one immutable table; any number of threads may use it at once.

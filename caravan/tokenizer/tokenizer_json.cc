@@ -18,7 +18,7 @@ namespace {
 
 constexpr std::size_t kMaxSteps = 32;
 constexpr std::size_t kMaxTemplateIds = 1024;
-constexpr std::size_t kMaxContentBytes = 1024;  // what one character or match may become
+constexpr std::size_t kMaxContentBytes = 64;  // what is put before a text or in a match's place
 
 // What Split and Replace look for.
 struct Sought {

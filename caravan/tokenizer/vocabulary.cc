@@ -2,6 +2,8 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+
 #include "caravan/base/error.h"
 #include "caravan/base/text.h"
 #include "caravan/tokenizer/byte_alphabet.h"
@@ -102,7 +104,13 @@ void VocabularyBuilder::add_merge(std::string_view left, std::string_view right)
 
 void VocabularyBuilder::finish_merges() {
   BpeModel& model = table_.model;
-  model.cut_before_space = !table_.byte_level() && !model.ignore_merges && !merges_over_space_ &&
+  if (table_.byte_level()) {
+    return;
+  }
+  // A character that is lost would bring together what a cut keeps apart.
+  const bool all_bytes = std::count(model.byte_ids.begin(), model.byte_ids.end(), -1) == 0;
+  const bool nothing_lost = model.unknown >= 0 || (model.byte_fallback && all_bytes);
+  model.cut_before_space = nothing_lost && !model.ignore_merges && !merges_over_space_ &&
                            model.characters.find(code_point_at(kSpaceSymbol, 0).value) >= 0;
 }
 
