@@ -45,7 +45,7 @@ TEST(GgufTokenizer, TakesTokensMergesKindsAndSplittingFromTokenizerJson) {
   }
   for (const auto& one : json.at("added_tokens")) {
     const auto id = one.at("id").get<std::size_t>();
-    EXPECT_EQ(tokenizer.tokens[id], one.at("content"));
+    EXPECT_EQ(tokenizer.tokens[id], one.at("content").get<std::string>());
     EXPECT_EQ(tokenizer.kinds[id], one.at("special").get<bool>() ? TokenKind::kControl : TokenKind::kUserDefined);
   }
   EXPECT_EQ(tokenizer.tokens.back(), "[PAD699]");  // the embedding has more rows than there are tokens
