@@ -79,7 +79,7 @@ struct TrainingSection {
   std::string mixed_precision_param = "auto";  // auto | bfloat16 | float32
   std::string on_nan = "stop";                 // stop | skip
   std::int64_t prefetch_steps = 2;
-  std::int64_t threads = 0;     // 0: all usable cores
+  std::int64_t threads = 0;  // 0: all usable cores
   bool pin_threads = false;
   std::string backend = "cpu";  // cpu | ref (with dtype float64)
 

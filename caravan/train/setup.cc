@@ -54,7 +54,8 @@ model::LlamaConfig from_sizes(const Config& config, const tokenizer::Tokenizer* 
   result.num_hidden_layers = required(asked.num_hidden_layers, "num_hidden_layers");
   result.num_attention_heads = required(asked.num_attention_heads, "num_attention_heads");
   if (!asked.vocab_size && tokenizer == nullptr) {
-    throw ConfigError("model.vocab_size is missing, and there is no tokenizer that tells it: give it, or name the tokenizer by "
+    throw ConfigError(
+        "model.vocab_size is missing, and there is no tokenizer that tells it: give it, or name the tokenizer by "
         "model.hf_assets_path");
   }
   result.vocab_size = asked.vocab_size ? *asked.vocab_size : padded_vocabulary(tokenizer->vocab_size());
