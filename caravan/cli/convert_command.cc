@@ -135,11 +135,13 @@ std::string verification_text(const model_io::Verification& found) {
     return fmt::format("checked: all {} weights are equal, and hidden states and logits at {} positions\n",
                        human_count(found.weights), found.positions);
   }
+  constexpr double kPercent = 100.0;
   return fmt::format(
-      "checked: {} weights, {} of them within {:.2g} of its length or better; at {} positions hidden states within "
-      "{:.2g} and logits within {:.2g}\n",
-      human_count(found.weights), found.worst_part, found.weight_error, found.positions, found.hidden_error,
-      found.logit_error);
+      "checked: {} weights, no part further away than {:.2g} % of its length ({}); at {} positions hidden states "
+      "within "
+      "{:.2g} % and logits within {:.2g} % of theirs\n",
+      human_count(found.weights), kPercent * found.weight_error, found.worst_part, found.positions,
+      kPercent * found.hidden_error, kPercent * found.logit_error);
 }
 
 int run_convert(const ParsedOptions& options, Streams streams) {

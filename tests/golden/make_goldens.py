@@ -27,6 +27,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 import generation
 import training
 from exact import Exact, Stream, relative_error, widen
+from gguf_goldens import write_gguf
 from models import MODELS, full_config
 from ops_goldens import write_ops
 from tokenizer_goldens import write_tokenizers
@@ -298,6 +299,7 @@ def main():
         for name in ("models", "ops", "tokenizers"):
             shutil.rmtree(HERE / name, ignore_errors=True)
             shutil.move(new / name, HERE / name)
+    write_gguf()  # from the models that stand there now
 
 
 if __name__ == "__main__":
