@@ -138,8 +138,7 @@ std::string verification_text(const model_io::Verification& found) {
   constexpr double kPercent = 100.0;
   return fmt::format(
       "checked: {} weights, no part further away than {:.2g} % of its length ({}); at {} positions hidden states "
-      "within "
-      "{:.2g} % and logits within {:.2g} % of theirs\n",
+      "within {:.2g} % and logits within {:.2g} % of theirs\n",
       human_count(found.weights), kPercent * found.weight_error, found.worst_part, found.positions,
       kPercent * found.hidden_error, kPercent * found.logit_error);
 }
