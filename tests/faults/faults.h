@@ -14,6 +14,7 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <fstream>
 #include <functional>
 #include <map>
 #include <optional>
@@ -49,7 +50,9 @@ struct FaultPlan {
 };
 
 struct ChildLimits {
-  std::chrono::milliseconds time{60'000};  // then SIGKILL, to what it started too
+  // Then SIGKILL, to what it started too.  Time that the child waited for a processor does not count: a busy machine is
+  // no hang.
+  std::chrono::milliseconds time{60'000};
   int signal = 0;                          // sent once, this long after the start
   std::chrono::milliseconds signal_after{0};
   // Asked every few milliseconds with what the child has printed so far; it may send signals, or start others.
@@ -100,6 +103,14 @@ inline std::vector<char*> pointers(std::vector<std::string>& texts) {
   return out;
 }
 
+// How long the child's first thread was ready to run and had no processor; 0 where Linux does not say.
+inline std::chrono::nanoseconds starved(pid_t child) {
+  std::ifstream file("/proc/" + std::to_string(child) + "/schedstat");
+  std::int64_t ran = 0;
+  std::int64_t waited = 0;
+  return std::chrono::nanoseconds(file >> ran >> waited ? waited : 0);
+}
+
 // Reads both pipes until they are closed; signals and kills by the clock.
 inline void follow(pid_t child, int out, int err, const ChildLimits& limits, ChildEnd& end) {
   using Clock = std::chrono::steady_clock;
@@ -112,7 +123,7 @@ inline void follow(pid_t child, int out, int err, const ChildLimits& limits, Chi
       kill(child, limits.signal);
       signalled = true;
     }
-    if (!end.timed_out && passed >= limits.time) {
+    if (!end.timed_out && passed >= limits.time && passed - starved(child) >= limits.time) {
       kill(-child, SIGKILL);
       end.timed_out = true;
     }

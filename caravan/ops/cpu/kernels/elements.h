@@ -28,6 +28,19 @@ struct BF16 {
   CARAVAN_INLINE static Vec round(Vec a) { return round_bf16(a); }
 };
 
+// Rounds right below the normal range too, where the processor's own rounding may give 0.
+struct ExactBF16 : BF16 {
+  CARAVAN_INLINE static void store(Stored* p, Vec a) { store_halves(p, narrow_bf16_exactly(a)); }
+  CARAVAN_INLINE static void store(Stored* p, Vec a, std::int64_t n) { store_halves(p, narrow_bf16_exactly(a), n); }
+};
+template <typename E>
+CARAVAN_INLINE E exactly(E) {
+  return {};
+}
+CARAVAN_INLINE ExactBF16 exactly(BF16) {
+  return {};
+}
+
 struct F16 {
   using Stored = std::uint16_t;
   CARAVAN_INLINE static Vec load(const Stored* p) { return widen_f16(load_halves(p)); }

@@ -180,7 +180,7 @@ void add(const AddRows& args, std::int64_t begin, std::int64_t end) {
 void convert(const ConvertRows& args, std::int64_t begin, std::int64_t end) {
   with_element(args.to, [&](auto to) {
     with_element(args.from, [&](auto from) {
-      using To = decltype(to);
+      using To = decltype(exactly(to));
       using From = decltype(from);
       for (std::int64_t row = begin; row < end; ++row) {
         const auto* x = row_of<From>(args.x, row);

@@ -130,6 +130,9 @@ CARAVAN_INLINE __m128i narrow_bf16(Vec a) {
   const __m256i high = _mm256_srli_epi32(rounded_bf16_bits(a), 16);
   return _mm_packus_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256(high, 1));
 }
+CARAVAN_INLINE __m128i narrow_bf16_exactly(Vec a) {
+  return narrow_bf16(a);
+}
 CARAVAN_INLINE Vec round_bf16(Vec a) {
   const __m256i upper = _mm256_set1_epi32(static_cast<int>(0xffff0000U));
   return {_mm256_castsi256_ps(_mm256_and_si256(rounded_bf16_bits(a), upper))};
