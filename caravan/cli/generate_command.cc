@@ -32,16 +32,16 @@ void check_options(const ParsedOptions& options) {
 }
 
 bool has_tokenizer(const ParsedOptions& options) {
-  std::error_code ignored;
-  return std::filesystem::exists(options.path("--model") / "tokenizer.json", ignored);
+  return tokenizer::tokenizer_file(options.path("--model")).has_value();
 }
 
 // The tokenizer that the run needs: --prompt cannot do without; --ids with --json gives text where there is one.
 std::optional<Tokenizer> tokenizer_of(const ParsedOptions& options, Streams streams) {
   if (options.has("--prompt")) {
     if (!has_tokenizer(options)) {
-      throw InputError(fmt::format("{}: there is no tokenizer.json to read the prompt with; give token ids with --ids",
-                                   options.text("--model")));
+      throw InputError(fmt::format(
+          "{}: there is no tokenizer.json and no tokenizer.model to read the prompt with; give token ids with --ids",
+          options.text("--model")));
     }
     return Tokenizer::load(options.path("--model"));
   }

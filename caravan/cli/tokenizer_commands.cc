@@ -271,17 +271,16 @@ Command tokenize_command() {
   spec.summary = "turn text into token ids and back";
   spec.description =
       "Reads text from standard input and prints the list of its ids as JSON. Ids are those of Hugging Face's "
-      "tokenizers for the same tokenizer.json. With --chat it takes messages through the model's chat template, as "
-      "transformers' apply_chat_template does: special tokens of the rendered text are read as such and none is added, "
-      "so "
-      "that BOS stands where the template writes it and not twice. With --to-shards it turns a whole data set into "
-      "files of "
-      "ids that training maps.";
+      "tokenizers for a tokenizer.json, of sentencepiece and of tiktoken for their tokenizer.model; the content of the "
+      "file says which it is. With --chat it takes messages through the model's chat template, as transformers' "
+      "apply_chat_template does: special tokens of the rendered text are read as such and none is added, so that BOS "
+      "stands where the template writes it and not twice. With --to-shards it turns a whole data set into files of ids "
+      "that training maps.";
   spec.options = {
       {.name = "--tokenizer",
        .value_name = "PATH",
        .kind = OptionKind::kFile,
-       .help = "a tokenizer.json, or a directory that holds one (not needed for --data with ids)"},
+       .help = "tokenizer.json or tokenizer.model, or its directory (not needed for --data with ids)"},
       flag("--no-add-special", "no BOS, no EOS: the ids of the text alone"),
       flag("--plain", "special tokens written in the text are ordinary text"),
       flag("--jsonl", "a JSON string a line in, a list of ids a line out"),
@@ -308,7 +307,7 @@ Command tokenize_command() {
        .default_value = "67108864",
        .minimum = 1}};
   spec.examples = {"caravan tokenize --tokenizer DIR < play.txt",
-                   "echo '[72, 105]' | caravan tokenize --tokenizer DIR/tokenizer.json --decode",
+                   "echo '[72, 105]' | caravan tokenize --tokenizer DIR/tokenizer.model --decode",
                    "caravan tokenize --tokenizer DIR --chat conversation.json --text",
                    "caravan tokenize --tokenizer DIR --data texts/ --to-shards shards"};
   return {spec, run_tokenize};

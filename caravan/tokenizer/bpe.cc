@@ -3,8 +3,10 @@
 #include <xxhash.h>
 
 #include <algorithm>
-#include <queue>
 #include <utility>
+
+#include "caravan/tokenizer/merge_heap.h"
+#include "caravan/tokenizer/utf8.h"
 
 namespace caravan::tokenizer {
 
@@ -46,67 +48,6 @@ void merge_short(const MergeTable& table, std::int32_t* symbols, std::size_t cou
   ids.insert(ids.end(), symbols, symbols + count);
 }
 
-// A linked list of symbols and a heap of pairs; a pair that changed since it was put there is passed over.
-void merge_long(const MergeTable& table, const std::vector<std::int32_t>& start, std::vector<std::int32_t>& ids) {
-  struct Symbol {
-    std::int32_t id;
-    std::uint32_t previous;
-    std::uint32_t next;
-  };
-  struct Candidate {
-    std::uint32_t rank;
-    std::uint32_t left;
-    std::int32_t id;
-    bool operator<(const Candidate& other) const {  // the top of the heap: smallest rank, then leftmost
-      return std::pair(rank, left) > std::pair(other.rank, other.left);
-    }
-  };
-  constexpr std::uint32_t kNone = 0xFFFFFFFF;
-  std::vector<Symbol> symbols(start.size());
-  std::vector<Candidate> initial;
-  for (std::size_t i = 0; i < start.size(); ++i) {
-    const auto at = static_cast<std::uint32_t>(i);
-    symbols[i] = {start[i], i == 0 ? kNone : at - 1, i + 1 == start.size() ? kNone : at + 1};
-    const Merge merge = i + 1 < start.size() ? table.find(start[i], start[i + 1]) : Merge{};
-    if (merge.rank != MergeTable::kNoRank) {
-      initial.push_back({merge.rank, at, merge.id});
-    }
-  }
-  std::priority_queue<Candidate> heap(std::less<Candidate>{}, std::move(initial));
-  const auto offer = [&](std::uint32_t left) {
-    const std::uint32_t right = symbols[left].next;
-    const Merge merge = right == kNone ? Merge{} : table.find(symbols[left].id, symbols[right].id);
-    if (merge.rank != MergeTable::kNoRank) {
-      heap.push({merge.rank, left, merge.id});
-    }
-  };
-  while (!heap.empty()) {
-    const Candidate top = heap.top();
-    heap.pop();
-    Symbol& left = symbols[top.left];
-    if (left.id < 0 || left.next == kNone) {
-      continue;
-    }
-    Symbol& right = symbols[left.next];
-    if (table.find(left.id, right.id).rank != top.rank) {
-      continue;
-    }
-    left.id = top.id;
-    left.next = right.next;
-    right.id = -1;
-    if (left.next != kNone) {
-      symbols[left.next].previous = top.left;
-    }
-    offer(top.left);
-    if (left.previous != kNone) {
-      offer(left.previous);
-    }
-  }
-  for (std::uint32_t at = 0; at != kNone; at = symbols[at].next) {
-    ids.push_back(symbols[at].id);
-  }
-}
-
 }  // namespace
 
 void MergeTable::reserve(std::size_t count) {
@@ -138,6 +79,18 @@ void MergeTable::put(std::int32_t left, std::int32_t right, Merge merge) {
   }
   count_ += slots_[i].key == kEmpty ? 1 : 0;
   slots_[i] = {key, merge};
+}
+
+void CharacterTable::put(char32_t character, std::int32_t id) {
+  const std::size_t page = character >> 8;
+  if (page >= pages_.size()) {
+    pages_.resize(page + 1);
+  }
+  if (pages_[page] == 0) {
+    pages_[page] = static_cast<std::uint32_t>(ids_.size() / kPage);
+    ids_.resize(ids_.size() + kPage, -1);
+  }
+  ids_[pages_[page] * kPage + (character & 0xFF)] = id;
 }
 
 void TokenTable::put(std::int32_t id, std::string_view bytes, bool searchable) {
@@ -199,27 +152,82 @@ void BpeModel::encode(std::string_view piece, std::vector<std::int32_t>& ids) co
       return;
     }
   }
-  const auto id_of = [&](char byte) { return byte_ids[static_cast<unsigned char>(byte)]; };
-  if (piece.size() <= kShortPiece) {
-    std::array<std::int32_t, kShortPiece> symbols;
+  if (symbols == Symbols::kBytes && piece.size() <= kShortPiece) {
+    std::array<std::int32_t, kShortPiece> few;
     std::size_t count = 0;
     for (const char byte : piece) {
-      symbols[count] = id_of(byte);
-      count += symbols[count] >= 0 ? 1 : 0;
+      few[count] = byte_ids[static_cast<unsigned char>(byte)];
+      count += few[count] >= 0 ? 1 : 0;
     }
-    merge_short(merges, symbols.data(), count, ids);
+    merge_short(merges, few.data(), count, ids);
     return;
   }
-  std::vector<std::int32_t> symbols;
-  symbols.reserve(piece.size());
-  for (const char byte : piece) {
-    if (const std::int32_t id = id_of(byte); id >= 0) {
-      symbols.push_back(id);
+  std::vector<std::int32_t> started;
+  start(piece, started);
+  if (started.size() <= kShortPiece) {
+    merge_short(merges, started.data(), started.size(), ids);
+  } else {
+    merge_long(merges, started, ids, [](std::int32_t, std::int32_t, std::int32_t) {});
+  }
+}
+
+void BpeModel::start(std::string_view piece, std::vector<std::int32_t>& started) const {
+  started.reserve(piece.size());
+  if (symbols == Symbols::kBytes) {
+    for (const char byte : piece) {
+      if (const std::int32_t id = byte_ids[static_cast<unsigned char>(byte)]; id >= 0) {
+        started.push_back(id);
+      }
+    }
+    return;
+  }
+  // An unknown waits for the next character that has a token, as in `tokenizers`: bytes may come before it.
+  bool waiting = false;
+  const auto flush = [&] {
+    if (waiting) {
+      started.push_back(unknown);
+    }
+    waiting = false;
+  };
+  for (std::size_t at = 0; at < piece.size();) {
+    const CodePoint character = code_point_at(piece, at);
+    const std::string_view bytes = piece.substr(at, character.length);
+    at += character.length;
+    if (const std::int32_t id = characters.find(character.value); id >= 0) {
+      flush();
+      started.push_back(id);
+      continue;
+    }
+    const auto has_token = [&](char byte) { return byte_ids[static_cast<unsigned char>(byte)] >= 0; };
+    if (byte_fallback && std::all_of(bytes.begin(), bytes.end(), has_token)) {
+      for (const char byte : bytes) {
+        started.push_back(byte_ids[static_cast<unsigned char>(byte)]);
+      }
+      continue;
+    }
+    if (unknown >= 0) {
+      if (!fuse_unknown) {
+        flush();
+      }
+      waiting = true;
     }
   }
-  if (!symbols.empty()) {
-    merge_long(merges, symbols, ids);
+  flush();
+}
+
+bool holds_inner_space(std::string_view token) {
+  while (token.starts_with(kSpaceSymbol)) {
+    token.remove_prefix(kSpaceSymbol.size());
   }
+  return token.find(kSpaceSymbol) != std::string_view::npos;
+}
+
+std::size_t word_end(std::string_view text, std::size_t at) {
+  const auto space_at = [&](std::size_t place) { return text.compare(place, kSpaceSymbol.size(), kSpaceSymbol) == 0; };
+  while (at < text.size() && space_at(at)) {
+    at += kSpaceSymbol.size();
+  }
+  return std::min(text.find(kSpaceSymbol, at), text.size());
 }
 
 void PieceCache::encode(std::string_view piece, std::vector<std::int32_t>& ids) {

@@ -1,4 +1,4 @@
-// The merges of a byte-level BPE model.
+// The merges of a BPE model, over bytes or over characters.
 #pragma once
 
 #include <array>
@@ -84,15 +84,55 @@ class TokenTable {
   std::vector<std::int32_t> slots_;
 };
 
+// Characters and their ids, in pages of 256.
+class CharacterTable {
+ public:
+  // At most as many pages as there are of Unicode: 0x1100.
+  void put(char32_t character, std::int32_t id);
+  std::int32_t find(char32_t character) const {  // -1: it has none
+    const std::size_t page = character >> 8;
+    return page < pages_.size() ? ids_[pages_[page] * kPage + (character & 0xFF)] : -1;
+  }
+
+ private:
+  static constexpr std::size_t kPage = 256;
+  std::vector<std::uint32_t> pages_;  // of each page, its place in ids_; place 0 is an empty one
+  std::vector<std::int32_t> ids_ = std::vector<std::int32_t>(kPage, -1);
+};
+
 struct BpeModel {
-  std::array<std::int32_t, 256> byte_ids{};  // -1: the vocabulary has no such byte, and text loses it
+  // What is merged at first.
+  enum class Symbols { kBytes, kCharacters };
+  Symbols symbols = Symbols::kBytes;
+  // kBytes: the byte's token.  kCharacters: <0x00> to <0xFF>, which stand for the bytes of a character that has no
+  // token.  -1: the vocabulary has no such token.
+  std::array<std::int32_t, 256> byte_ids{};
+  CharacterTable characters;   // kCharacters
+  bool byte_fallback = false;  // kCharacters: byte_ids are used
+  std::int32_t unknown = -1;   // kCharacters: the token of a character that has none and whose bytes have none
+  bool fuse_unknown = false;   // characters without a token that follow each other are one unknown
+  // No token that merging can make holds U+2581 behind another character: a piece may be cut before it.
+  bool cut_before_space = false;
+
   MergeTable merges;
   TokenTable tokens;
   bool ignore_merges = false;  // a piece that is a token as it stands is not merged
 
-  // Appends the ids of one piece: O(n log n) whatever it holds.
+  // Appends the ids of one piece: O(n log n) whatever it holds.  A byte or character for which there is neither a token
+  // nor an unknown is lost, as in `tokenizers`.
   void encode(std::string_view piece, std::vector<std::int32_t>& ids) const;
+  // What encode() merges: one id a byte or character, as far as they have one.
+  void start(std::string_view piece, std::vector<std::int32_t>& symbols) const;
 };
+
+// U+2581, which stands for a space in SentencePiece's vocabularies.
+inline constexpr std::string_view kSpaceSymbol = "\xE2\x96\x81";
+
+// Whether U+2581 stands behind another character.
+bool holds_inner_space(std::string_view token);
+
+// The end of the stretch from `at` on that BpeModel::cut_before_space lets stand alone.
+std::size_t word_end(std::string_view text, std::size_t at);
 
 // Pieces of one text and their ids: words come again.  Lives as long as a call, so that no thread sees another's.
 class PieceCache {

@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "caravan/base/error.h"
@@ -10,8 +11,6 @@
 namespace caravan::tokenizer {
 
 namespace {
-
-constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
 
 // What stands at `at`: a character of `length` bytes, or a maximal subpart of one.
 struct Piece {
@@ -68,6 +67,11 @@ CodePoint code_point_before(std::string_view text, std::size_t at) {
   return code_point_at(text, begin);
 }
 
+std::size_t character_length_at(std::string_view text, std::size_t at) {
+  const Piece piece = piece_at(text, at);
+  return piece.complete ? piece.length : 0;
+}
+
 void append_utf8(std::string& text, char32_t character) {
   const auto put = [&](char32_t byte) { text += static_cast<char>(byte); };
   if (character < 0x80) {
@@ -113,12 +117,23 @@ std::string lossy_utf8(std::string_view bytes) {
   for (std::size_t at = 0; at < bytes.size();) {
     const Piece piece = piece_at(bytes, at);
     if (!piece.complete) {
-      text.append(bytes.substr(kept, at - kept)).append(kReplacement);
+      text.append(bytes.substr(kept, at - kept)).append(kReplacementCharacter);
       kept = at + piece.length;
     }
     at += piece.length;
   }
   return text.append(bytes.substr(kept));
+}
+
+std::string lossy_utf8_by_byte(std::string_view bytes) {
+  std::string text;
+  text.reserve(bytes.size());
+  for (std::size_t at = 0; at < bytes.size();) {
+    const std::size_t length = character_length_at(bytes, at);
+    text.append(length > 0 ? bytes.substr(at, length) : kReplacementCharacter);
+    at += std::max<std::size_t>(length, 1);
+  }
+  return text;
 }
 
 std::size_t certain_prefix(std::string_view bytes) {

@@ -1,0 +1,116 @@
+#include "caravan/tokenizer/piece_encoder.h"
+
+#include <utility>
+
+#include "caravan/tokenizer/normalizer.h"
+#include "caravan/tokenizer/unicode.h"
+#include "caravan/tokenizer/utf8.h"
+
+namespace caravan::tokenizer {
+
+namespace {
+
+// The numbers of a text, one by one, and what lies between.
+std::vector<Stretch> find_numbers(std::string_view text) {
+  std::vector<Stretch> stretches;
+  std::size_t covered = 0;
+  for (std::size_t at = 0; at < text.size();) {
+    const CodePoint character = code_point_at(text, at);
+    const std::size_t end = at + character.length;
+    if (is_numeric(character.value)) {
+      if (covered < at) {
+        stretches.push_back({covered, at, false});
+      }
+      stretches.push_back({at, end, true});
+      covered = end;
+    }
+    at = end;
+  }
+  if (covered < text.size()) {
+    stretches.push_back({covered, text.size(), false});
+  }
+  return stretches;
+}
+
+}  // namespace
+
+void PieceEncoder::step(std::string_view text, bool begins_text, std::size_t number) {
+  if (text.empty()) {
+    return;
+  }
+  if (number == steps_.size()) {
+    return merge(text);
+  }
+  const SplitStep& one = steps_[number];
+  switch (one.kind) {
+    case SplitStep::Kind::kPrefixSpace:
+      if (text[0] == ' ') {
+        return step(text, begins_text, number + 1);
+      }
+      return step(std::string(" ").append(text), begins_text, number + 1);
+    case SplitStep::Kind::kGpt2:
+      return scan(text, begins_text, number, &gpt2_piece_end);
+    case SplitStep::Kind::kLlama3:
+      return scan(text, begins_text, number, [digits = one.digits](std::string_view all, std::size_t at) {
+        return llama3_piece_end(all, at, digits);
+      });
+    case SplitStep::Kind::kO200k:
+      return scan(text, begins_text, number, &o200k_piece_end);
+    case SplitStep::Kind::kDigits:
+      return pieces(text, begins_text, number, find_numbers(text));
+    case SplitStep::Kind::kMetaspace:
+      return metaspace(text, begins_text, number);
+    case SplitStep::Kind::kPattern:
+      return pieces(text, begins_text, number, one.pattern->find(text));
+  }
+}
+
+void PieceEncoder::merge(std::string_view piece) {
+  if (!model_.cut_before_space) {
+    return cache_.encode(piece, ids_);
+  }
+  for (std::size_t at = 0; at < piece.size();) {
+    const std::size_t end = word_end(piece, at);
+    cache_.encode(piece.substr(at, end - at), ids_);
+    at = end;
+  }
+}
+
+void PieceEncoder::metaspace(std::string_view text, bool begins_text, std::size_t number) {
+  const SplitStep& one = steps_[number];
+  std::string marked = replace_all(text, " ", one.mark, growth_limit(text.size()));
+  const bool wanted = one.scheme == PrependScheme::kAlways || (one.scheme == PrependScheme::kFirst && begins_text);
+  if (wanted && !marked.starts_with(one.mark)) {
+    marked.insert(0, one.mark);
+  }
+  if (!one.cuts) {
+    return step(marked, begins_text, number + 1);
+  }
+  const std::string_view all = marked;
+  scan(all, begins_text, number, [&one](std::string_view whole, std::size_t at) {
+    // A mark begins a piece, whatever follows it.
+    const std::size_t from = at + (whole.substr(at).starts_with(one.mark) ? one.mark.size() : 0);
+    return std::min(whole.find(one.mark, from), whole.size());
+  });
+}
+
+void PieceEncoder::pieces(std::string_view text, bool begins_text, std::size_t number, std::vector<Stretch> stretches) {
+  const SplitStep& one = steps_[number];
+  for (Stretch& stretch : stretches) {
+    stretch.is_match = stretch.is_match != one.invert;
+  }
+  for (const Stretch& piece : split_pieces(std::move(stretches), one.behavior)) {
+    step(text.substr(piece.begin, piece.end - piece.begin), begins_text && piece.begin == 0, number + 1);
+  }
+}
+
+template <typename PieceEnd>
+void PieceEncoder::scan(std::string_view text, bool begins_text, std::size_t number, PieceEnd piece_end) {
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t end = piece_end(text, at);
+    step(text.substr(at, end - at), begins_text && at == 0, number + 1);
+    at = end;
+  }
+}
+
+}  // namespace caravan::tokenizer
