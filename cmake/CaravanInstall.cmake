@@ -78,6 +78,7 @@ set(private
     "tokenizer/merge_heap.h"
     "tokenizer/named_tokens.h"
     "tokenizer/normalizer.h"
+    "tokenizer/parts_reading.h"
     "tokenizer/pattern.h"
     "tokenizer/piece_encoder.h"
     "tokenizer/readers.h"

@@ -20,6 +20,8 @@
 #include "caravan/cli/shared_options.h"
 #include "caravan/generate/chat_session.h"
 #include "caravan/model_io/generation_config.h"
+#include "caravan/model_io/model_files.h"
+#include "caravan/model_io/model_tokenizer.h"
 #include "caravan/tokenizer/chat_template.h"
 #include "caravan/tokenizer/tokenizer.h"
 #include "caravan/train/resume.h"
@@ -256,12 +258,11 @@ tokenizer::ChatTemplate template_of(const ParsedOptions& options) {
     throw InputError(fmt::format("{}: is a checkpoint of a training; make a model of it with: caravan convert {} DIR",
                                  shown, shell_word(shown)));
   }
-  std::optional<tokenizer::ChatTemplate> found = tokenizer::ChatTemplate::load(options.path("--model"));
+  std::optional<tokenizer::ChatTemplate> found = model_io::load_chat_template(options.path("--model"));
   if (!found) {
     throw InputError(
         fmt::format("{}: has no chat template: it is a base model, which continues a text and does not answer; use: "
-                    "caravan generate "
-                    "--model {} --prompt TEXT",
+                    "caravan generate --model {} --prompt TEXT",
                     shown, shell_word(shown)));
   }
   return *found;
@@ -269,9 +270,9 @@ tokenizer::ChatTemplate template_of(const ParsedOptions& options) {
 
 int run_chat(const ParsedOptions& options, Streams streams) {
   const tokenizer::ChatTemplate chat_template = template_of(options);
-  const model_io::HfConfig config = model_io::read_hf_config(options.path("--model"));
-  const model_io::GenerationConfig generation = model_io::read_generation_config(options.path("--model"));
-  const tokenizer::Tokenizer words = tokenizer::Tokenizer::load(options.path("--model"));
+  const model_io::HfConfig config = model_io::read_model_config(options.path("--model"));
+  const model_io::GenerationConfig generation = generation_of(options);
+  const tokenizer::Tokenizer words = model_io::load_tokenizer(options.path("--model"));
   generate::ChatOptions how;
   how.sampling = sampling_of(options, generation, /*as_suggested=*/true);
   how.max_new_tokens = options.integer("--max-new-tokens").value_or(generation.max_new_tokens.value_or(0));
@@ -311,16 +312,11 @@ Command chat_command() {
   spec.summary = "hold a conversation with a model";
   spec.description =
       "Answers messages, one a line, through the model's chat template, and prints answers as they come. Earlier turns "
-      "stay "
-      "in the cache, so that only what is new is computed. /help lists the commands; Ctrl-C stops an answer. Lines "
-      "from a "
-      "file or a pipe are answered as well. A model without a template (a base model) is for caravan generate.";
+      "stay in the cache, so that only what is new is computed. /help lists the commands; Ctrl-C stops an answer. "
+      "Lines "
+      "from a file or a pipe are answered as well. A model without a template (a base model) is for caravan generate.";
   spec.options = {
-      {.name = "--model",
-       .value_name = "DIR",
-       .kind = OptionKind::kDirectory,
-       .help = "Hugging Face model directory with a tokenizer and a chat template",
-       .required = true},
+      model_option(),
       {.name = "--system", .value_name = "TEXT", .kind = OptionKind::kText, .help = "how the model is to behave"},
       {.name = "--max-new-tokens",
        .value_name = "N",
@@ -351,7 +347,8 @@ Command chat_command() {
   for (OptionSpec& option : numerics_options()) {
     spec.options.push_back(std::move(option));
   }
-  spec.examples = {"caravan chat --model DIR --system \"Answer in one sentence.\" --temperature 0.7",
+  spec.examples = {"caravan chat --model FILE.gguf",
+                   "caravan chat --model DIR --system \"Answer in one sentence.\" --temperature 0.7",
                    "printf 'Hello\\nAnd now in French\\n' | caravan chat --model DIR --greedy"};
   return {spec, run_chat};
 }

@@ -13,6 +13,8 @@
 #include "caravan/cli/shared_options.h"
 #include "caravan/generate/generate.h"
 #include "caravan/model_io/generation_config.h"
+#include "caravan/model_io/model_files.h"
+#include "caravan/model_io/model_tokenizer.h"
 #include "caravan/tokenizer/tokenizer.h"
 #include "caravan/train/resume.h"
 
@@ -31,25 +33,23 @@ void check_options(const ParsedOptions& options) {
   }
 }
 
-bool has_tokenizer(const ParsedOptions& options) {
-  return tokenizer::tokenizer_file(options.path("--model")).has_value();
-}
-
 // The tokenizer that the run needs: --prompt cannot do without; --ids with --json gives text where there is one.
 std::optional<Tokenizer> tokenizer_of(const ParsedOptions& options, Streams streams) {
   if (options.has("--prompt")) {
-    if (!has_tokenizer(options)) {
-      throw InputError(fmt::format(
-          "{}: there is no tokenizer.json and no tokenizer.model to read the prompt with; give token ids with --ids",
-          options.text("--model")));
+    std::optional<Tokenizer> found = model_io::find_tokenizer(options.path("--model"));
+    if (!found) {
+      throw InputError(
+          fmt::format("{}: there is nothing to read the prompt with, no tokenizer.json, no tokenizer.model and no "
+                      "tokenizer in a GGUF file; give token ids with --ids",
+                      options.text("--model")));
     }
-    return Tokenizer::load(options.path("--model"));
+    return found;
   }
-  if (!options.has("--json") || !has_tokenizer(options)) {
+  if (!options.has("--json")) {
     return std::nullopt;
   }
   try {
-    return Tokenizer::load(options.path("--model"));
+    return model_io::find_tokenizer(options.path("--model"));
   } catch (const UnsupportedError& error) {
     print_warnings(streams, {fmt::format("no text is given: {}", error.what())});
     return std::nullopt;
@@ -193,7 +193,8 @@ Command generate_command() {
   for (OptionSpec& option : numerics_options()) {
     spec.options.push_back(std::move(option));
   }
-  spec.examples = {"caravan generate --model DIR --prompt \"Once upon a time\" --max-new-tokens 100 --temperature 0.8",
+  spec.examples = {"caravan generate --model FILE.gguf --prompt \"The capital of France is\"",
+                   "caravan generate --model DIR --prompt \"Once upon a time\" --max-new-tokens 100 --temperature 0.8",
                    "caravan generate --model DIR --ids ids.json --max-new-tokens 32 --json"};
   return {spec, run_generate};
 }

@@ -19,6 +19,7 @@
 #include "caravan/cli/date_option.h"
 #include "caravan/cli/shared_options.h"
 #include "caravan/data/documents.h"
+#include "caravan/model_io/model_tokenizer.h"
 #include "caravan/tokenizer/bpe_trainer.h"
 #include "caravan/tokenizer/chat_template.h"
 #include "caravan/tokenizer/tokenizer.h"
@@ -88,7 +89,7 @@ int write_token_shards(const ParsedOptions& options, Streams streams) {
   std::optional<Tokenizer> tokenizer;
   data::PrepareOptions how;
   if (options.has("--tokenizer")) {
-    tokenizer = Tokenizer::load(options.path("--tokenizer"));
+    tokenizer = model_io::load_tokenizer(options.path("--tokenizer"));
     how.tokenizer = &*tokenizer;
     how.vocab_size = tokenizer->vocab_size();
   }
@@ -129,20 +130,18 @@ int tokenize_chat(const ParsedOptions& options, Streams streams) {
   }
   request.now = date_of(options);
   const std::filesystem::path path = options.path("--tokenizer");
-  std::error_code ignored;
-  const std::filesystem::path folder = std::filesystem::is_directory(path, ignored) ? path : path.parent_path();
   const std::optional<tokenizer::ChatTemplate> chat_template =
-      tokenizer::ChatTemplate::load(folder, request.template_name, !request.tools.is_null());
+      model_io::load_chat_template(path, request.template_name, !request.tools.is_null());
   if (!chat_template) {
     throw InputError(
         fmt::format("{}: there is no chat template beside the tokenizer: neither chat_template.jinja nor "
-                    "\"chat_template\" in tokenizer_config.json",
+                    "\"chat_template\" in tokenizer_config.json, nor in a GGUF file",
                     path.string()));
   }
   if (options.has("--text")) {
     streams.out << chat_template->render(request);
   } else {
-    streams.out << Json(chat_template->encode(Tokenizer::load(path), request)).dump() << "\n";
+    streams.out << Json(chat_template->encode(model_io::load_tokenizer(path), request)).dump() << "\n";
   }
   return 0;
 }
@@ -163,7 +162,7 @@ int run_tokenize(const ParsedOptions& options, Streams streams) {
   if (options.has("--chat")) {
     return tokenize_chat(options, streams);
   }
-  const Tokenizer tokenizer = Tokenizer::load(options.path("--tokenizer"));
+  const Tokenizer tokenizer = model_io::load_tokenizer(options.path("--tokenizer"));
   const EncodeOptions how = {.add_special = !options.has("--no-add-special"), .plain = options.has("--plain")};
   const bool decode = options.has("--decode");
   if (options.has("--jsonl")) {
@@ -280,7 +279,7 @@ Command tokenize_command() {
       {.name = "--tokenizer",
        .value_name = "PATH",
        .kind = OptionKind::kFile,
-       .help = "tokenizer.json or tokenizer.model, or its directory (not needed for --data with ids)"},
+       .help = "tokenizer.json, tokenizer.model or their directory, or a GGUF file (not needed for --data with ids)"},
       flag("--no-add-special", "no BOS, no EOS: the ids of the text alone"),
       flag("--plain", "special tokens written in the text are ordinary text"),
       flag("--jsonl", "a JSON string a line in, a list of ids a line out"),

@@ -8,6 +8,7 @@
 #include "caravan/base/error.h"
 #include "caravan/base/text.h"
 #include "caravan/tokenizer/fingerprint.h"
+#include "caravan/tokenizer/parts_reading.h"
 #include "caravan/tokenizer/readers.h"
 #include "caravan/tokenizer/utf8.h"
 #include "caravan/tokenizer/vocabulary.h"
@@ -16,58 +17,23 @@ namespace caravan::tokenizer {
 
 namespace {
 
-// What stands behind a name of tokenizer.ggml.pre.
-struct PreTokenizer {
-  std::vector<SplitStep> steps;
-  bool ignore_merges = false;
-  bool add_bos = false;
-};
-
-SplitStep scanner(SplitStep::Kind kind, int digits = 3) {
-  return {.kind = kind, .digits = digits, .pattern = {}, .mark = {}};
-}
-
-SplitStep pattern(std::string_view text, const std::string& source) {
-  return {.kind = SplitStep::Kind::kPattern, .pattern = Pattern::compile(text, source), .mark = {}};
-}
-
 constexpr std::string_view kTekkenPattern =
     R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|)"
     R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|)"
     R"(\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
-PreTokenizer pre_tokenizer(const std::string& name, const std::string& source) {
-  using Kind = SplitStep::Kind;
-  const auto is = [&](std::initializer_list<std::string_view> names) {
-    return std::find(names.begin(), names.end(), name) != names.end();
-  };
-  SplitStep digits = scanner(Kind::kDigits, 1);
-  if (is({"gpt-2", "gpt2", "phi-2", "olmo", "mpt", "jais"})) {
-    return {.steps = {scanner(Kind::kGpt2)}};
+std::vector<SplitStep> steps_of(const PreTokenizerForm& form, const std::string& source) {
+  std::vector<SplitStep> steps;
+  if (form.single_digits) {
+    steps.push_back({.kind = SplitStep::Kind::kDigits, .digits = 1, .pattern = {}, .mark = {}});
   }
-  if (is({"smollm", "starcoder", "refact", "command-r", "codeshell"})) {
-    return {.steps = {digits, scanner(Kind::kGpt2)}};
+  if (form.patterns.empty()) {
+    steps.push_back(isolating_step(kGpt2Pattern, source));
   }
-  if (is({"llama-bpe", "llama3", "llama-v3", "pixtral"})) {
-    return {.steps = {scanner(Kind::kLlama3)}, .ignore_merges = true, .add_bos = true};
+  for (const std::string_view pattern : form.patterns) {
+    steps.push_back(isolating_step(pattern, source));
   }
-  if (is({"dbrx", "smaug-bpe"})) {
-    return {.steps = {scanner(Kind::kLlama3)}};
-  }
-  if (is({"qwen2", "stablelm2", "deepseek-r1-qwen", "megrez"})) {
-    return {.steps = {scanner(Kind::kLlama3, 1)}};
-  }
-  if (is({"llama4", "gpt-4o"})) {
-    return {.steps = {scanner(Kind::kO200k)}, .ignore_merges = true};
-  }
-  if (is({"tekken"})) {
-    return {.steps = {pattern(kTekkenPattern, source)}, .ignore_merges = true, .add_bos = true};
-  }
-  if (is({"default", ""})) {
-    return {.steps = {pattern(R"([\p{P}\$\+<=>\^~\|]+)", source), scanner(Kind::kGpt2), pattern(R"(\p{N}+)", source),
-                      pattern("[0-9][0-9][0-9]", source)}};
-  }
-  throw UnsupportedError(fmt::format("{}: the pre-tokenizer \"{}\" is not supported", source, printable(name, 60)));
+  return steps;
 }
 
 // Ids that are named have to be there.
@@ -92,10 +58,10 @@ void check_texts(const TokenizerParts& parts, const std::string& source) {
   }
 }
 
-void read_bytes_kind(const TokenizerParts& parts, const std::string& source, Tokenizer::Table& table,
-                     PreTokenizer pre) {
-  table.steps = std::move(pre.steps);
-  table.model.ignore_merges = pre.ignore_merges;
+void read_bytes_kind(const TokenizerParts& parts, const std::string& source, const PreTokenizerForm& form,
+                     Tokenizer::Table& table) {
+  table.steps = steps_of(form, source);
+  table.model.ignore_merges = form.ignore_merges;
   VocabularyBuilder vocabulary(table, source);
   vocabulary.reserve(parts.vocabulary.size(), parts.merges.size());
   std::vector<AddedToken> added;
@@ -127,34 +93,12 @@ void read_bytes_kind(const TokenizerParts& parts, const std::string& source, Tok
   table.model.tokens.index();
 }
 
-bool has_kind(const std::vector<VocabularyEntry>& entries, TokenKind kind) {
-  return std::any_of(entries.begin(), entries.end(), [kind](const VocabularyEntry& one) { return one.kind == kind; });
-}
-
-// Files of 2023 may lack the kinds: then bytes go by their names, and the unknown token by its id.
-void name_kinds(const TokenizerParts& parts, std::vector<VocabularyEntry>& entries) {
-  if (!has_kind(entries, TokenKind::kUnknown)) {
-    const auto unknown = static_cast<std::size_t>(parts.unknown.value_or(0));
-    if (unknown < entries.size()) {
-      entries[unknown].kind = TokenKind::kUnknown;
-    }
-  }
-  if (!has_kind(entries, TokenKind::kByte)) {
-    for (VocabularyEntry& entry : entries) {
-      if (entry.kind == TokenKind::kNormal && byte_named_by(entry.text)) {
-        entry.kind = TokenKind::kByte;
-      }
-    }
-  }
-}
-
 void read_pieces_kind(const TokenizerParts& parts, const std::string& source, Tokenizer::Table& table) {
   SentencePieceSpec spec;
   spec.kind = SentencePieceSpec::Kind::kBpe;
-  spec.pieces = parts.vocabulary;
+  spec.pieces = pieces_of(parts);
   spec.add_dummy_prefix = parts.add_space_prefix.value_or(true);
   spec.remove_extra_whitespaces = false;
-  name_kinds(parts, spec.pieces);
   spec.byte_fallback = has_kind(spec.pieces, TokenKind::kByte);
   fill_from_pieces(spec, source, /*shows_special=*/true, {}, table);
   table.prefixes_every_stretch = true;
@@ -183,14 +127,60 @@ std::string fingerprint_of(const TokenizerParts& parts) {
 
 }  // namespace
 
+const std::vector<PreTokenizerForm>& pre_tokenizer_forms() {
+  static const std::vector<PreTokenizerForm> kForms = {
+      {.names = {"gpt-2", "gpt2", "phi-2", "olmo", "mpt", "jais"}, .patterns = {}},
+      {.names = {"smollm", "starcoder", "refact", "command-r", "codeshell"}, .single_digits = true, .patterns = {}},
+      {.names = {"llama-bpe", "llama3", "llama-v3", "pixtral"},
+       .patterns = {kLlama3Pattern},
+       .ignore_merges = true,
+       .adds_bos = true},
+      {.names = {"dbrx", "smaug-bpe"}, .patterns = {kLlama3Pattern}},
+      {.names = {"qwen2", "stablelm2", "deepseek-r1-qwen", "megrez"}, .patterns = {kQwen2Pattern}},
+      {.names = {"llama4", "gpt-4o"}, .patterns = {kO200kPattern}, .ignore_merges = true},
+      {.names = {"tekken"}, .patterns = {kTekkenPattern}, .ignore_merges = true, .adds_bos = true},
+      {.names = {"default", ""}, .patterns = {R"([\p{P}\$\+<=>\^~\|]+)", kGpt2Pattern, R"(\p{N}+)", "[0-9][0-9][0-9]"}},
+  };
+  return kForms;
+}
+
+const PreTokenizerForm& form_named(const std::string& name, const std::string& source) {
+  for (const PreTokenizerForm& form : pre_tokenizer_forms()) {
+    if (std::find(form.names.begin(), form.names.end(), name) != form.names.end()) {
+      return form;
+    }
+  }
+  throw UnsupportedError(fmt::format("{}: the pre-tokenizer \"{}\" is not supported", source, printable(name, 60)));
+}
+
+bool has_kind(const std::vector<VocabularyEntry>& entries, TokenKind kind) {
+  return std::any_of(entries.begin(), entries.end(), [kind](const VocabularyEntry& one) { return one.kind == kind; });
+}
+
+std::vector<VocabularyEntry> pieces_of(const TokenizerParts& parts) {
+  std::vector<VocabularyEntry> entries = parts.vocabulary;
+  const auto unknown = static_cast<std::size_t>(parts.unknown.value_or(0));
+  if (!has_kind(entries, TokenKind::kUnknown) && unknown < entries.size()) {
+    entries[unknown].kind = TokenKind::kUnknown;
+  }
+  if (!has_kind(entries, TokenKind::kByte)) {
+    for (VocabularyEntry& entry : entries) {
+      if (entry.kind == TokenKind::kNormal && byte_named_by(entry.text)) {
+        entry.kind = TokenKind::kByte;
+      }
+    }
+  }
+  return entries;
+}
+
 Tokenizer Tokenizer::assemble(const TokenizerParts& parts, const std::string& source) {
   const auto table = std::make_shared<Table>();
   check_texts(parts, source);
   bool adds_bos = true;
   if (parts.model == "gpt2") {
-    PreTokenizer pre = pre_tokenizer(parts.pre, source);
-    adds_bos = pre.add_bos;
-    read_bytes_kind(parts, source, *table, std::move(pre));
+    const PreTokenizerForm& form = form_named(parts.pre, source);
+    adds_bos = form.adds_bos;
+    read_bytes_kind(parts, source, form, *table);
   } else if (parts.model == "llama") {
     checked(parts.unknown, "unknown", parts, source);
     read_pieces_kind(parts, source, *table);

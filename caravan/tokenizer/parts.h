@@ -5,6 +5,7 @@
 //   parts.vocabulary = {{"<unk>", 0, TokenKind::kUnknown}, ...};  // .tokens, .scores, .token_type; the place is the id
 //   parts.bos = 1;                                               // .bos_token_id, when the file has it
 //   Tokenizer tokenizer = Tokenizer::assemble(parts, "model.gguf");
+//   std::string json = to_tokenizer_json(parts, "model.gguf");   // the same for Hugging Face's libraries
 //
 // What llama.cpp makes of the same keys, with these differences, in which the model's own tokenizer is followed:
 // merging never makes a control token out of plain text, and patterns see Unicode 16 as elsewhere in Caravan.
@@ -71,5 +72,26 @@ struct TokenizerParts {
   std::optional<bool> add_eos;
   std::optional<bool> add_space_prefix;  // of "llama"
 };
+
+// What names of tokenizer.ggml.pre stand for, in the words of tokenizer.json: text is cut by the steps in their order,
+// then its bytes are merged.
+struct PreTokenizerForm {
+  std::vector<std::string_view> names;     // the usual one first
+  bool single_digits = false;              // a Digits step that takes each number by itself
+  std::vector<std::string_view> patterns;  // of Split steps that isolate; none: the ByteLevel step's own, GPT-2's
+  bool ignore_merges = false;              // a word that is a token as it stands is not merged
+  bool adds_bos = false;                   // where the file does not say
+};
+
+// All that are known, each name once.
+const std::vector<PreTokenizerForm>& pre_tokenizer_forms();
+
+// A tokenizer.json with the ids and texts of assemble(), as the models' makers publish it: byte-level BPE for "gpt2", BPE
+// with byte fallback as Llama 2's for "llama".  Of "llama" two things differ: pairs of equal score that overlap are merged
+// in the order of their parts' lengths and not from left to right, and behind a user-defined token a text begins with a
+// space too (as in llama.cpp).  Ids of empty and unused tokens stay free.
+// Throws what assemble() throws, and UnsupportedError for pieces that a list of merges cannot say: unused ones that
+// merges make, and characters that are no pieces themselves.
+std::string to_tokenizer_json(const TokenizerParts& parts, const std::string& source);
 
 }  // namespace caravan::tokenizer

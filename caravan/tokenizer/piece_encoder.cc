@@ -34,6 +34,22 @@ std::vector<Stretch> find_numbers(std::string_view text) {
 
 }  // namespace
 
+SplitStep isolating_step(std::string_view pattern, const std::string& source) {
+  SplitStep step;
+  if (pattern == kGpt2Pattern) {
+    step.kind = SplitStep::Kind::kGpt2;
+  } else if (pattern == kLlama3Pattern || pattern == kQwen2Pattern) {
+    step.kind = SplitStep::Kind::kLlama3;
+    step.digits = pattern == kQwen2Pattern ? 1 : 3;
+  } else if (pattern == kO200kPattern) {
+    step.kind = SplitStep::Kind::kO200k;
+  } else {
+    step.kind = SplitStep::Kind::kPattern;
+    step.pattern = Pattern::compile(pattern, source);
+  }
+  return step;
+}
+
 void PieceEncoder::step(std::string_view text, bool begins_text, std::size_t number) {
   if (text.empty()) {
     return;

@@ -37,6 +37,10 @@ struct SplitStep {
   bool cuts = true;  // of kMetaspace: at all
 };
 
+// A Split step that isolates what the pattern matches: a hand scanner where there is one for it.  Throws what
+// Pattern::compile throws.
+SplitStep isolating_step(std::string_view pattern, const std::string& source);
+
 // Lives as long as a call: its cache is its own.
 class PieceEncoder {
  public:

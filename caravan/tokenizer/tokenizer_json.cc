@@ -195,17 +195,10 @@ class Reader : public JsonSource {
       return step;
     }
     // The scanners leave nothing between matches, so that all of these mean the same to them.
-    const bool isolated = step.behavior == SplitBehavior::kIsolated && !step.invert;
-    if (isolated && what.text == kGpt2Pattern) {
-      step.kind = SplitStep::Kind::kGpt2;
-    } else if (isolated && (what.text == kLlama3Pattern || what.text == kQwen2Pattern)) {
-      step.kind = SplitStep::Kind::kLlama3;
-      step.digits = what.text == kQwen2Pattern ? 1 : 3;
-    } else if (isolated && what.text == kO200kPattern) {
-      step.kind = SplitStep::Kind::kO200k;
-    } else {
-      step.pattern = Pattern::compile(what.text, source());
+    if (step.behavior == SplitBehavior::kIsolated && !step.invert) {
+      return isolating_step(what.text, source());
     }
+    step.pattern = Pattern::compile(what.text, source());
     return step;
   }
 

@@ -75,6 +75,37 @@ TEST_F(ChatCommand, AnswersEveryLineInTheLightOfTheOnesBefore) {
   EXPECT_LT(both[1].at("ids_run").get<std::size_t>(), both[1].at("prompt_ids").size());
 }
 
+// What a command prints, given lines on standard input.
+std::string output(const Words& arguments, const std::string& lines = {}) {
+  std::istringstream in(lines);
+  std::ostringstream out;
+  std::ostringstream err;
+  EXPECT_EQ(run(arguments, {out, err, in}), 0) << err.str();
+  return out.str();
+}
+
+TEST_F(ChatCommand, AGgufFileAnswersAsTheDirectoryThatItWasMadeOf) {
+  const std::string gguf = file("model.gguf");
+  output({"convert", model_, gguf});
+  const std::string lines = "Hello\nAnd then?\n";
+  EXPECT_EQ(chat(lines, kShort, gguf).out, chat(lines, kShort).out);
+  write_file(file("messages.json"), R"([{"role": "user", "content": "Hello"}])");
+  for (const Words& how : {Words{}, {"--text"}}) {
+    const auto rendered = [&](const std::string& model) {
+      Words arguments = {"tokenize", "--tokenizer", model, "--chat", file("messages.json")};
+      arguments.insert(arguments.end(), how.begin(), how.end());
+      return output(arguments);
+    };
+    EXPECT_EQ(rendered(gguf), rendered(model_));
+    EXPECT_NE(rendered(gguf), "");
+  }
+  const auto continued = [&](const std::string& model) {
+    return output({"generate", "--model", model, "--prompt", "Once", "--max-new-tokens", "8", "--json"});
+  };
+  EXPECT_EQ(continued(gguf), continued(model_));
+  EXPECT_EQ(output({"tokenize", "--tokenizer", gguf}, "Hi"), "[72,105]\n");
+}
+
 TEST_F(ChatCommand, PrintsTheTextOfItsAnswers) {
   const std::vector<Json> json = answers("Hello\n\n  \nAnd then?\n", kShort);
   std::string expected;

@@ -3,18 +3,19 @@
 // CVE-2024-34359 and CVE-2026-5760 are templates of model files that were run outside of a sandbox and reached Python's
 // classes and the shell through a string's attributes; CVE-2025-62426 is a template argument that kept a server busy.
 #include <gtest/gtest.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <nlohmann/json.hpp>
 
 #include "caravan/base/error.h"
 #include "caravan/jinja/template.h"
-#include "tests/support/scratch.h"
+#include "tests/support/cost.h"
 
 namespace caravan::jinja {
 namespace {
+
+using test::Cost;
+using test::cost_of;
+using test::kSanitized;
 
 std::string repeated(const std::string& text, int count) {
   std::string result;
@@ -34,49 +35,6 @@ std::string outcome(const std::string& source) {
     return error.what();
   }
 }
-
-struct Cost {
-  std::string outcome;
-  double seconds = 0.0;  // of the processor
-  std::int64_t peak_bytes = 0;
-};
-
-// In a process of its own, so that memory and a crash are its own.
-template <typename Work>
-Cost cost_of(const Work& work) {
-  int ends[2];
-  EXPECT_EQ(pipe(ends), 0);
-  const pid_t child = fork();
-  if (child == 0) {
-    const std::string text = work();
-    _exit(write(ends[1], text.data(), text.size()) == static_cast<ssize_t>(text.size()) ? 0 : 1);
-  }
-  close(ends[1]);
-  Cost cost;
-  char buffer[4096];
-  for (ssize_t count = 0; (count = read(ends[0], buffer, sizeof(buffer))) > 0;) {
-    cost.outcome.append(buffer, static_cast<std::size_t>(count));
-  }
-  close(ends[0]);
-  int status = -1;
-  rusage use{};
-  EXPECT_EQ(wait4(child, &status, 0, &use), child);
-  EXPECT_EQ(status, 0) << "the process died";
-  const auto seconds = [](const timeval& time) {
-    return static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec);
-  };
-  cost.seconds = seconds(use.ru_utime) + seconds(use.ru_stime);
-  cost.peak_bytes = std::int64_t{use.ru_maxrss} * 1024;
-  return cost;
-}
-
-#if defined(__SANITIZE_ADDRESS__)
-constexpr bool kSanitized = true;
-#elif defined(__has_feature)
-constexpr bool kSanitized = __has_feature(address_sanitizer);
-#else
-constexpr bool kSanitized = false;
-#endif
 
 // Grows beyond every bound, in time or memory: has to be stopped by a limit.
 const std::string kEndless[] = {

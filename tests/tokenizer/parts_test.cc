@@ -145,6 +145,83 @@ TEST(Parts, LlamasKindGivesTheIdsOfSentencePiece) {
   EXPECT_EQ(tokenizer.decode(Ids{1, 2}), "<s></s>");
 }
 
+// What both make of every text of the corpus.
+void expect_the_same(const Tokenizer& a, const Tokenizer& b, const std::string& name) {
+  ASSERT_EQ(a.bos(), b.bos()) << name;
+  for (const Json& one : golden("texts.json")) {
+    const std::string text = one.get<std::string>();
+    const Ids ids = a.encode(text);
+    EXPECT_EQ(ids, b.encode(text)) << name << ": " << text;
+    EXPECT_EQ(a.encode(text, {.add_special = false, .plain = true}),
+              b.encode(text, {.add_special = false, .plain = true}))
+        << name << ": " << text;
+    EXPECT_EQ(a.decode(ids), b.decode(ids)) << name << ": " << text;
+    EXPECT_EQ(a.decode(ids, /*skip_special=*/true), b.decode(ids, /*skip_special=*/true)) << name << ": " << text;
+  }
+}
+
+// The tokenizer that to_tokenizer_json() writes; BOS and EOS are told by the other file of a directory.
+Tokenizer through_json(const TokenizerParts& parts) {
+  const auto name = [&](std::int32_t id) { return std::string(parts.vocabulary[static_cast<std::size_t>(id)].text); };
+  const Json config = {{"bos_token", name(*parts.bos)}, {"eos_token", name(*parts.eos)}};
+  return Tokenizer::parse(to_tokenizer_json(parts, "x"), "tokenizer.json", config.dump());
+}
+
+TEST(Parts, TheirTokenizerJsonGivesTheSameIdsForEveryNameOfAPattern) {
+  std::size_t forms = 0;
+  for (const PreTokenizerForm& form : pre_tokenizer_forms()) {
+    const std::string pre(form.names.front());
+    std::deque<std::string> keep;
+    TokenizerParts parts = parts_of(form.patterns.size() == 1 ? "llama3.json" : "gpt2.json", pre, keep);
+    expect_the_same(Tokenizer::assemble(parts, "x"), through_json(parts), pre);
+    ++forms;
+  }
+  EXPECT_EQ(forms, 8U);
+}
+
+TEST(Parts, TheirTokenizerJsonKeepsIdsWhereSomeAreFree) {
+  std::deque<std::string> keep;
+  TokenizerParts parts = parts_of("llama3.json", "llama-bpe", keep);
+  parts.vocabulary.push_back({.text = "[PAD640]", .kind = TokenKind::kUnused});
+  parts.vocabulary.push_back({.text = "", .kind = TokenKind::kUnused});
+  parts.vocabulary.push_back({.text = "<|eot_id|>", .kind = TokenKind::kControl});
+  parts.vocabulary.push_back({.text = "<tool>", .kind = TokenKind::kUserDefined});
+  parts.add_eos = true;
+  const Tokenizer tokenizer = through_json(parts);
+  EXPECT_EQ(tokenizer.id_of("<|eot_id|>"), 642);
+  EXPECT_EQ(tokenizer.id_of("<tool>"), 643);
+  EXPECT_FALSE(tokenizer.is_special(643));
+  EXPECT_EQ(tokenizer.id_of("[PAD640]"), std::nullopt);
+  expect_the_same(Tokenizer::assemble(parts, "x"), tokenizer, "with free ids");
+  EXPECT_EQ(tokenizer.encode("a<|eot_id|>"), (Ids{0, *tokenizer.id_of("a"), 642, 1})) << "BOS and EOS around";
+}
+
+TEST(Parts, TheTokenizerJsonOfLlamasKindGivesTheSameIds) {
+  std::deque<std::string> keep;
+  TokenizerParts parts = llama_parts(keep);
+  expect_the_same(Tokenizer::assemble(parts, "x"), through_json(parts), "with a space");
+  parts.vocabulary.push_back({.text = "[PAD620]", .kind = TokenKind::kUnused});
+  parts.vocabulary.push_back({.text = "<sep>", .kind = TokenKind::kUserDefined});
+  parts.add_space_prefix = false;
+  parts.add_bos = false;
+  expect_the_same(Tokenizer::assemble(parts, "x"), through_json(parts), "without");
+  EXPECT_EQ(through_json(parts).encode("<sep>"), Ids{621});
+}
+
+TEST(Parts, WhatATokenizerJsonCannotSayIsRefused) {
+  std::deque<std::string> keep;
+  TokenizerParts parts = llama_parts(keep);
+  const auto refusal = [&] { return test::message_of<UnsupportedError>([&] { to_tokenizer_json(parts, "x.gguf"); }); };
+  parts.vocabulary.push_back({.text = "aaaa\u25B6", .kind = TokenKind::kNormal});
+  EXPECT_NE(refusal().find("which is no piece itself"), std::string::npos) << refusal();
+  parts.vocabulary.back() = {.text = "aa", .kind = TokenKind::kUnused};
+  ASSERT_EQ(Tokenizer::assemble(parts, "x").id_of("aa"), 620);
+  EXPECT_NE(refusal().find("unused piece that merges make"), std::string::npos) << refusal();
+  parts.pre = "kimi-k2";
+  parts.model = "gpt2";
+  EXPECT_NE(refusal().find("kimi-k2"), std::string::npos) << refusal();
+}
+
 TEST(Parts, FilesWithoutKindsAreReadByTheirNames) {
   std::deque<std::string> keep;
   TokenizerParts parts = llama_parts(keep);
