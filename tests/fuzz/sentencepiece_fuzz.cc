@@ -8,10 +8,32 @@
 #include <string_view>
 
 #include "caravan/base/error.h"
+#include "caravan/tokenizer/parts.h"
+#include "caravan/tokenizer/sentencepiece.h"
 #include "caravan/tokenizer/tokenizer.h"
 #include "tests/fuzz/use_tokenizer.h"
 
 using caravan::tokenizer::Tokenizer;
+
+namespace {
+
+// The pieces as a GGUF file has them, and the tokenizer.json that they become: where it can be written it can be read.
+void use_as_parts(std::string_view model, const std::string& text) {
+  using namespace caravan::tokenizer;  // NOLINT(google-build-using-namespace)
+  TokenizerParts parts;
+  parts.model = "llama";
+  std::string json;
+  try {
+    parts.vocabulary = read_sentencepiece(model, "x").pieces;
+    use(Tokenizer::assemble(parts, "x"), text);
+    json = to_tokenizer_json(parts, "x");
+  } catch (const caravan::Error&) {
+    return;
+  }
+  Tokenizer::parse(json, "x.json");
+}
+
+}  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   if (size == 0) {
@@ -32,5 +54,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     } catch (const caravan::Error&) {
     }
   }
+  use_as_parts(model, text);
   return 0;
 }
