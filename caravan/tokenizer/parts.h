@@ -90,8 +90,8 @@ const std::vector<PreTokenizerForm>& pre_tokenizer_forms();
 // with byte fallback as Llama 2's for "llama".  Of "llama" two things differ: pairs of equal score that overlap are merged
 // in the order of their parts' lengths and not from left to right, and behind a user-defined token a text begins with a
 // space too (as in llama.cpp).  Ids of empty and unused tokens stay free.
-// Throws what assemble() throws, and UnsupportedError for pieces that a list of merges cannot say: unused ones that
-// merges make, and characters that are no pieces themselves.
+// Throws what assemble() throws, and UnsupportedError for pieces that a tokenizer.json cannot say: unused ones that
+// merges make, characters that are no pieces themselves, user-defined ones with a space where texts get one too.
 std::string to_tokenizer_json(const TokenizerParts& parts, const std::string& source);
 
 }  // namespace caravan::tokenizer

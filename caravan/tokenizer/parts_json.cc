@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <tuple>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 
 #include "caravan/base/error.h"
@@ -47,7 +48,8 @@ Json replace(std::string_view from, std::string_view to) {
   return {{"type", "Replace"}, {"pattern", {{"String", from}}}, {"content", to}};
 }
 
-Json added_tokens_json(const Entries& entries) {
+// `normalized`: user-defined tokens that hold U+2581 are looked for where it stands for a space.
+Json added_tokens_json(const Entries& entries, bool normalized = false) {
   Json added = Json::array();
   for (std::size_t id = 0; id < entries.size(); ++id) {
     if (is_added(entries[id].kind) && !entries[id].text.empty()) {
@@ -56,7 +58,8 @@ Json added_tokens_json(const Entries& entries) {
                        {"single_word", false},
                        {"lstrip", false},
                        {"rstrip", false},
-                       {"normalized", false},
+                       {"normalized", normalized && entries[id].kind == TokenKind::kUserDefined &&
+                                          entries[id].text.find(kSpaceSymbol) != std::string_view::npos},
                        {"special", is_special(entries[id].kind)}});
     }
   }
@@ -176,28 +179,28 @@ struct Merge {
 // The merges that SentencePiece's scores stand for: every piece taken apart in every way that leaves two pieces, the
 // highest score first, and of equal ones the longer parts, as transformers orders them.
 Json merges_of(const Entries& entries, const std::string& source) {
-  std::unordered_map<std::string_view, TokenKind> kinds;
+  std::unordered_set<std::string_view> normal;
   for (const VocabularyEntry& entry : entries) {
-    if (entry.kind == TokenKind::kNormal || entry.kind == TokenKind::kUnused) {
-      kinds.emplace(entry.text, entry.kind);
+    if (entry.kind == TokenKind::kNormal) {
+      normal.insert(entry.text);
     }
   }
   std::vector<Merge> merges;
   for (const VocabularyEntry& entry : entries) {
     const std::string_view text = entry.text;
-    if (!kinds.contains(text)) {
+    if (entry.kind != TokenKind::kNormal && entry.kind != TokenKind::kUnused) {
       continue;
     }
     for (std::size_t at = code_point_at(text, 0).length; at < text.size(); at += code_point_at(text, at).length) {
-      if (kinds.contains(text.substr(0, at)) && kinds.contains(text.substr(at))) {
-        if (entry.kind == TokenKind::kUnused) {
-          throw UnsupportedError(
-              fmt::format("{}: \"{}\" is an unused piece that merges make, which a tokenizer.json has "
-                          "no word for",
-                          source, printable(text, 60)));
-        }
-        merges.push_back({entry.score, text.substr(0, at), text.substr(at)});
+      if (!normal.contains(text.substr(0, at)) || !normal.contains(text.substr(at))) {
+        continue;
       }
+      if (entry.kind == TokenKind::kUnused) {
+        throw UnsupportedError(
+            fmt::format("{}: \"{}\" is an unused piece that merges make, which a tokenizer.json has no word for",
+                        source, printable(text, 60)));
+      }
+      merges.push_back({entry.score, text.substr(0, at), text.substr(at)});
     }
   }
   std::stable_sort(merges.begin(), merges.end(), [](const Merge& a, const Merge& b) {
@@ -235,11 +238,27 @@ void check_characters(const Entries& entries, const std::string& source) {
   }
 }
 
+// With a space put before every text `tokenizers` would put one before these as well, and never find them.
+void check_user_defined(const Entries& entries, const std::string& source) {
+  for (const VocabularyEntry& entry : entries) {
+    if (entry.kind == TokenKind::kUserDefined && entry.text.find(kSpaceSymbol) != std::string_view::npos) {
+      throw UnsupportedError(
+          fmt::format("{}: the user-defined token \"{}\" holds a space, which a tokenizer.json with a "
+                      "space before every text cannot look for",
+                      source, printable(entry.text, 60)));
+    }
+  }
+}
+
 Json pieces_json(const TokenizerParts& parts, const std::string& source) {
   const Entries entries = pieces_of(parts);
   check_characters(entries, source);
   const bool prefixed = parts.add_space_prefix.value_or(true);
+  if (prefixed) {
+    check_user_defined(entries, source);
+  }
   Json json = file_json(entries);
+  json["added_tokens"] = added_tokens_json(entries, /*normalized=*/true);
   Json normalizers = Json::array();
   Json decoders = Json::array({replace(kSpaceSymbol, " "), {{"type", "ByteFallback"}}, {{"type", "Fuse"}}});
   if (prefixed) {

@@ -202,9 +202,11 @@ TEST(Parts, TheTokenizerJsonOfLlamasKindGivesTheSameIds) {
   expect_the_same(Tokenizer::assemble(parts, "x"), through_json(parts), "with a space");
   parts.vocabulary.push_back({.text = "[PAD620]", .kind = TokenKind::kUnused});
   parts.vocabulary.push_back({.text = "<sep>", .kind = TokenKind::kUserDefined});
+  parts.vocabulary.push_back({.text = "\u2581\u2581\u2581", .kind = TokenKind::kUserDefined});
   parts.add_space_prefix = false;
   parts.add_bos = false;
   expect_the_same(Tokenizer::assemble(parts, "x"), through_json(parts), "without");
+  EXPECT_EQ(through_json(parts).encode("   "), Ids{622});
   EXPECT_EQ(through_json(parts).encode("<sep>"), Ids{621});
 }
 
@@ -217,6 +219,8 @@ TEST(Parts, WhatATokenizerJsonCannotSayIsRefused) {
   parts.vocabulary.back() = {.text = "aa", .kind = TokenKind::kUnused};
   ASSERT_EQ(Tokenizer::assemble(parts, "x").id_of("aa"), 620);
   EXPECT_NE(refusal().find("unused piece that merges make"), std::string::npos) << refusal();
+  parts.vocabulary.back() = {.text = "a\u2581\u2581", .kind = TokenKind::kUserDefined};
+  EXPECT_NE(refusal().find("holds a space"), std::string::npos) << refusal();
   parts.pre = "kimi-k2";
   parts.model = "gpt2";
   EXPECT_NE(refusal().find("kimi-k2"), std::string::npos) << refusal();
