@@ -1,5 +1,6 @@
 #include "caravan/tokenizer/piece_encoder.h"
 
+#include <array>
 #include <utility>
 
 #include "caravan/tokenizer/normalizer.h"
@@ -9,6 +10,8 @@
 namespace caravan::tokenizer {
 
 namespace {
+
+constexpr std::size_t kBatch = 768;  // pieces that are cut before any is merged
 
 // The numbers of a text, one by one, and what lies between.
 std::vector<Stretch> find_numbers(std::string_view text) {
@@ -50,12 +53,62 @@ SplitStep isolating_step(std::string_view pattern, const std::string& source) {
   return step;
 }
 
+std::optional<ScanKind> scan_of(const std::vector<SplitStep>& steps) {
+  using Kind = SplitStep::Kind;
+  if (steps.size() == 2 && steps[0].kind == Kind::kDigits && steps[0].behavior == SplitBehavior::kIsolated &&
+      steps[1].kind == Kind::kGpt2) {
+    return ScanKind::kDigitsGpt2;
+  }
+  if (steps.size() != 1) {
+    return std::nullopt;
+  }
+  switch (steps[0].kind) {
+    case Kind::kGpt2:
+      return ScanKind::kGpt2;
+    case Kind::kLlama3:
+      return steps[0].digits == 1 ? ScanKind::kQwen2 : ScanKind::kLlama3;
+    case Kind::kO200k:
+      return ScanKind::kO200k;
+    default:
+      return std::nullopt;
+  }
+}
+
+void encode_spaced(std::string_view text, bool prefix, const BpeModel& model, PieceCache& cache,
+                   std::vector<std::int32_t>& ids) {
+  std::array<std::uint32_t, kBatch> ends;
+  std::size_t at = 0;
+  if (prefix) {
+    std::string first(" ");
+    if (!text.empty() && !model.cuts->cuts(' ', static_cast<unsigned char>(text[0]))) {
+      model.cuts->find_ends(text, 0, ends.data(), 1);
+      at = ends[0];
+      first.append(text.substr(0, at));
+    }
+    cache.encode(first, ids);
+  }
+  while (at < text.size()) {
+    const std::size_t count = model.cuts->find_ends(text, at, ends.data(), ends.size());
+    cache.encode(text, at, ends.data(), count, ids);
+    at = ends[count - 1];
+  }
+}
+
 void PieceEncoder::step(std::string_view text, bool begins_text, std::size_t number) {
   if (text.empty()) {
     return;
   }
   if (number == steps_.size()) {
     return merge(text);
+  }
+  if (number == 0 && scan_ && !model_.cut_before_space) {
+    std::array<std::uint32_t, kBatch> ends;
+    for (std::size_t at = 0; at < text.size();) {
+      const std::size_t count = find_piece_ends(*scan_, text, at, ends.data(), ends.size());
+      cache_.encode(text, at, ends.data(), count, ids_);
+      at = ends[count - 1];
+    }
+    return;
   }
   const SplitStep& one = steps_[number];
   switch (one.kind) {

@@ -9,6 +9,8 @@
 
 #include "caravan/tokenizer/bpe.h"
 #include "caravan/tokenizer/pattern.h"
+#include "caravan/tokenizer/piece_cache.h"
+#include "caravan/tokenizer/piece_scan.h"
 #include "caravan/tokenizer/split.h"
 
 namespace caravan::tokenizer {
@@ -41,11 +43,16 @@ struct SplitStep {
 // Pattern::compile throws.
 SplitStep isolating_step(std::string_view pattern, const std::string& source);
 
-// Lives as long as a call: its cache is its own.
+// The scanner of 64 bytes that does what the steps do together, if there is one.
+std::optional<ScanKind> scan_of(const std::vector<SplitStep>& steps);
+
+// Encodes the stretches of one text.
 class PieceEncoder {
  public:
-  PieceEncoder(const std::vector<SplitStep>& steps, const BpeModel& model, std::vector<std::int32_t>& ids)
-      : steps_(steps), model_(model), cache_(model), ids_(ids) {}
+  // All have to live as long as this; the cache is of this model.
+  PieceEncoder(const std::vector<SplitStep>& steps, const BpeModel& model, PieceCache& cache,
+               std::vector<std::int32_t>& ids)
+      : steps_(steps), model_(model), scan_(scan_of(steps)), cache_(cache), ids_(ids) {}
 
   // `begins_text`: nothing stands before `text`.
   void encode(std::string_view text, bool begins_text) { step(text, begins_text, 0); }
@@ -60,8 +67,14 @@ class PieceEncoder {
 
   const std::vector<SplitStep>& steps_;
   const BpeModel& model_;
-  PieceCache cache_;
+  std::optional<ScanKind> scan_;
+  PieceCache& cache_;
   std::vector<std::int32_t>& ids_;
 };
+
+// Encodes text in which a space stands for U+2581, with model.cuts, which must be there.  `prefix`: with one more space
+// before it.  The cache is of that model and of PieceCache::Spaces::kPlain.
+void encode_spaced(std::string_view text, bool prefix, const BpeModel& model, PieceCache& cache,
+                   std::vector<std::int32_t>& ids);
 
 }  // namespace caravan::tokenizer

@@ -157,12 +157,14 @@ void SentencePieceModel::read_merges(const SentencePieceSpec& spec, const std::s
     }
   }
   model_->cut_before_space = !has_unused_;
+  const auto cuts = std::make_shared<PairCuts>();
   for (std::size_t i = 0; i < spec.pieces.size(); ++i) {
     const VocabularyEntry& piece = spec.pieces[i];
     if (!merges(kinds_[i]) || is_one_character(piece.text)) {
       continue;
     }
     model_->cut_before_space = model_->cut_before_space && !holds_inner_space(piece.text);
+    cuts->keep_together(with_plain_spaces(piece.text));
     for (std::size_t at = 0; at < piece.text.size();) {
       const CodePoint character = code_point_at(piece.text, at);
       if (model_->characters.find(character.value) < 0) {
@@ -172,6 +174,10 @@ void SentencePieceModel::read_merges(const SentencePieceSpec& spec, const std::s
       }
       at += character.length;
     }
+  }
+  cuts->finish();
+  if (!has_unused_) {
+    model_->cuts = cuts;
   }
   const auto symbol = [&](std::string_view text) {
     if (is_one_character(text)) {
@@ -236,10 +242,10 @@ std::pair<std::string_view, std::size_t> SentencePieceModel::normalized_prefix(s
   return length > 0 ? std::pair(text.substr(at, length), length) : std::pair(kReplacementCharacter, std::size_t{1});
 }
 
-std::string SentencePieceModel::normalize(std::string_view text, bool begins) const {
+std::string SentencePieceModel::normalize(std::string_view text, bool begins, std::string_view space) const {
   const std::size_t limit = growth_limit(text.size());
   std::string result;
-  result.reserve(text.size() + text.size() / 2 + 2 * space_.size());
+  result.reserve(text.size() + text.size() / 2 + 2 * space.size());
   std::size_t at = 0;
   while (remove_extra_whitespaces_ && at < text.size()) {
     const auto [piece, used] = normalized_prefix(text, at);
@@ -251,7 +257,7 @@ std::string SentencePieceModel::normalize(std::string_view text, bool begins) co
   if (at == text.size()) {
     return result;
   }
-  const std::string_view prefix = begins && add_dummy_prefix_ ? space_ : std::string_view();
+  const std::string_view prefix = begins && add_dummy_prefix_ ? space : std::string_view();
   if (!whitespace_as_suffix_) {
     result.append(prefix);
   }
@@ -267,7 +273,7 @@ std::string SentencePieceModel::normalize(std::string_view text, bool begins) co
     }
     for (const char byte : piece) {
       if (byte == ' ') {
-        result.append(space_);
+        result.append(space);
       } else {
         result += byte;
       }
@@ -277,8 +283,9 @@ std::string SentencePieceModel::normalize(std::string_view text, bool begins) co
       refuse_growth(text.size());
     }
   }
-  while (remove_extra_whitespaces_ && result.ends_with(space_)) {
-    result.resize(result.size() - space_.size());
+  // U+2581 of the text is no other than that of a space.
+  while (remove_extra_whitespaces_ && (result.ends_with(space) || result.ends_with(space_))) {
+    result.resize(result.size() - (result.ends_with(space) ? space.size() : space_.size()));
   }
   if (whitespace_as_suffix_) {
     result.append(prefix);

@@ -21,6 +21,7 @@
 #include "caravan/tokenizer/byte_trie.h"
 #include "caravan/tokenizer/charsmap.h"
 #include "caravan/tokenizer/parts.h"
+#include "caravan/tokenizer/piece_cache.h"
 
 namespace caravan::tokenizer {
 
@@ -53,22 +54,14 @@ class SentencePieceModel {
   SentencePieceModel(const SentencePieceSpec& spec, const std::string& source, BpeModel& model);
 
   // The text in which pieces are looked for.  `begins`: with the dummy prefix, if the model has one.
-  std::string normalize(std::string_view text, bool begins) const;
+  std::string normalize(std::string_view text, bool begins) const { return normalize(text, begins, space_); }
 
-  // One call's memory of words.
-  class Encoder {
-   public:
-    explicit Encoder(const SentencePieceModel& of) : of_(of), cache_(*of.model_) {}
-    void encode(std::string_view text, bool begins, std::vector<std::int32_t>& ids);
+  // Appends the ids of a text.  `begins` as above; `cache` is of the model that was filled, with the spaces that
+  // has_plain_spaces() says.
+  void encode(std::string_view text, bool begins, PieceCache& cache, std::vector<std::int32_t>& ids) const;
 
-   private:
-    void merge(std::string_view normalized, std::vector<std::int32_t>& ids);
-    void merge_words(std::string_view stretch, std::vector<std::int32_t>& ids);
-
-    const SentencePieceModel& of_;
-    PieceCache cache_;
-    std::vector<std::int32_t> merged_;
-  };
+  // Words are merged with a space in the place of U+2581.
+  bool has_plain_spaces() const;
 
   bool adds_dummy_prefix() const { return add_dummy_prefix_; }
   bool removes_extra_whitespaces() const { return remove_extra_whitespaces_; }
@@ -86,6 +79,9 @@ class SentencePieceModel {
   void read_scores(const SentencePieceSpec& spec);
   void check_bytes(const std::string& source) const;
   std::pair<std::string_view, std::size_t> normalized_prefix(std::string_view text, std::size_t at) const;
+  // `space` stands for each.
+  std::string normalize(std::string_view text, bool begins, std::string_view space) const;
+  void merge(std::string_view normalized, PieceCache& cache, std::vector<std::int32_t>& ids) const;
   void unigram(std::string_view normalized, std::vector<std::int32_t>& ids) const;
   std::size_t unigram_step(std::string_view text, std::size_t at, std::size_t character, std::vector<Best>& best) const;
   void merge_with_unused(std::string_view normalized, std::vector<std::int32_t>& ids) const;

@@ -7,6 +7,7 @@
 #include "caravan/base/error.h"
 #include "caravan/base/text.h"
 #include "caravan/tokenizer/merge_heap.h"
+#include "caravan/tokenizer/piece_encoder.h"
 #include "caravan/tokenizer/sentencepiece.h"
 #include "caravan/tokenizer/utf8.h"
 
@@ -50,51 +51,66 @@ void for_each_stretch(const ByteTrie& user_defined, std::string_view all, Text t
 
 }  // namespace
 
-void SentencePieceModel::Encoder::encode(std::string_view text, bool begins, std::vector<std::int32_t>& ids) {
-  const std::string normalized = of_.normalize(text, begins);
-  if (normalized.size() > static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max())) {
-    throw InputError(
-        fmt::format("a text of {} bytes once it is normalised is too long to encode at once; cut it into "
-                    "smaller ones",
-                    grouped(static_cast<std::int64_t>(normalized.size()))));
-  }
+bool SentencePieceModel::has_plain_spaces() const {
+  return kind_ == SentencePieceSpec::Kind::kBpe && model_->cuts && space_ == kSpaceSymbol && user_defined_.empty();
+}
+
+void SentencePieceModel::encode(std::string_view text, bool begins, PieceCache& cache,
+                                std::vector<std::int32_t>& ids) const {
   const std::size_t from = ids.size();
-  if (of_.kind_ == SentencePieceSpec::Kind::kUnigram) {
-    of_.unigram(normalized, ids);
-  } else if (of_.has_unused_) {
-    of_.merge_with_unused(normalized, ids);
+  const bool plain = has_plain_spaces();
+  if (plain && charsmap_.empty() && !remove_extra_whitespaces_ && !whitespace_as_suffix_) {
+    encode_spaced(text, !text.empty() && begins && add_dummy_prefix_, *model_, cache, ids);
   } else {
-    merge(normalized, ids);
+    const std::string normalized = normalize(text, begins, plain ? " " : space_);
+    if (normalized.size() > static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max())) {
+      throw InputError(
+          fmt::format("a text of {} bytes once it is normalised is too long to encode at once; cut it into "
+                      "smaller ones",
+                      grouped(static_cast<std::int64_t>(normalized.size()))));
+    }
+    if (plain) {
+      encode_spaced(normalized, /*prefix=*/false, *model_, cache, ids);
+    } else if (kind_ == SentencePieceSpec::Kind::kUnigram) {
+      unigram(normalized, ids);
+    } else if (has_unused_) {
+      merge_with_unused(normalized, ids);
+    } else {
+      merge(normalized, cache, ids);
+    }
   }
-  if (!of_.model_->byte_fallback) {
+  if (plain && !bare_characters_.empty()) {
+    const std::vector<std::int32_t> symbols(ids.begin() + static_cast<std::ptrdiff_t>(from), ids.end());
+    ids.resize(from);
+    for (const std::int32_t symbol : symbols) {
+      put_symbol(symbol, ids);
+    }
+  }
+  if (!model_->byte_fallback) {
     // Unknown characters that follow each other are one token.
-    const auto both_unknown = [unknown = of_.model_->unknown](std::int32_t left, std::int32_t right) {
+    const auto both_unknown = [unknown = model_->unknown](std::int32_t left, std::int32_t right) {
       return left == unknown && right == unknown;
     };
     ids.erase(std::unique(ids.begin() + static_cast<std::ptrdiff_t>(from), ids.end(), both_unknown), ids.end());
   }
 }
 
-void SentencePieceModel::Encoder::merge(std::string_view normalized, std::vector<std::int32_t>& ids) {
+void SentencePieceModel::merge(std::string_view normalized, PieceCache& cache, std::vector<std::int32_t>& ids) const {
+  std::vector<std::int32_t> merged;
   for_each_stretch(
-      of_.user_defined_, normalized, [&](std::string_view stretch) { merge_words(stretch, ids); },
+      user_defined_, normalized,
+      [&](std::string_view stretch) {
+        for (std::size_t at = 0; at < stretch.size();) {
+          const std::size_t end = model_->cut_before_space ? word_end(stretch, at) : stretch.size();
+          merged.clear();
+          cache.encode(stretch.substr(at, end - at), merged);
+          for (const std::int32_t symbol : merged) {
+            put_symbol(symbol, ids);
+          }
+          at = end;
+        }
+      },
       [&](std::int32_t id) { ids.push_back(id); });
-}
-
-void SentencePieceModel::Encoder::merge_words(std::string_view stretch, std::vector<std::int32_t>& ids) {
-  merged_.clear();
-  for (std::size_t at = 0; at < stretch.size();) {
-    const std::size_t end = of_.model_->cut_before_space ? word_end(stretch, at) : stretch.size();
-    cache_.encode(stretch.substr(at, end - at), merged_);
-    at = end;
-  }
-  if (of_.bare_characters_.empty()) {
-    ids.insert(ids.end(), merged_.begin(), merged_.end());
-    return;
-  }
-  for (const std::int32_t symbol : merged_) {
-    of_.put_symbol(symbol, ids);
-  }
 }
 
 void SentencePieceModel::put_symbol(std::int32_t symbol, std::vector<std::int32_t>& ids) const {

@@ -13,6 +13,7 @@
 #include "caravan/tokenizer/bpe.h"
 #include "caravan/tokenizer/decoder.h"
 #include "caravan/tokenizer/normalizer.h"
+#include "caravan/tokenizer/piece_cache.h"
 #include "caravan/tokenizer/piece_encoder.h"
 #include "caravan/tokenizer/sentencepiece.h"
 #include "caravan/tokenizer/tokenizer.h"
@@ -28,6 +29,10 @@ struct Tokenizer::Table {
   std::vector<NormalizerStep> normalizer;
   AddedTokenFinder normalized_added;  // looked for in the normalised text
   std::vector<SplitStep> steps;
+
+  // A space of the text stands for U+2581 and nothing else happens to it, so that it is merged as it is, without a copy;
+  // finish() finds out.
+  bool spaced = false;
 
   BpeModel model;  // its tokens are all there are, whatever encodes
   DecodeRules decoder;
@@ -45,11 +50,15 @@ struct Tokenizer::Table {
   bool add_eos = true;
   std::string fingerprint;
 
+  // The one thing that changes: what calls remember of the pieces they met.
+  mutable PieceCaches caches;
+
   // The vocabulary spells bytes in GPT-2's alphabet.
   bool byte_level() const { return model.symbols == BpeModel::Symbols::kBytes; }
   std::optional<std::int32_t> id_of(std::string_view token) const;
   // To be called once, when all tokens are there: makes what bytes() needs.  Throws FormatError, which `source` opens.
   void finish(const std::string& source);
+  bool has_plain_spaces() const;
 };
 
 }  // namespace caravan::tokenizer

@@ -9,6 +9,7 @@
 #include "caravan/base/error.h"
 #include "caravan/base/text.h"
 #include "caravan/tokenizer/byte_alphabet.h"
+#include "caravan/tokenizer/pages.h"
 #include "caravan/tokenizer/table.h"
 #include "caravan/tokenizer/utf8.h"
 
@@ -16,19 +17,21 @@ namespace caravan::tokenizer {
 
 namespace {
 
+constexpr std::size_t kSpareIds = 64;  // beyond what a text is guessed to give
 constexpr std::size_t kMaxShownBytes = std::size_t{64} << 20;  // as large as a file may be
 
 // What one call needs to turn ordinary text into ids.
 class TextEncoder {
  public:
   TextEncoder(const Tokenizer::Table& table, bool plain, std::vector<std::int32_t>& ids)
-      : table_(table), plain_(plain), ids_(ids), steps_(table.steps, table.model, ids) {
-    if (table.pieces) {
-      pieces_.emplace(*table.pieces);
-    }
-  }
+      : table_(table),
+        plain_(plain),
+        ids_(ids),
+        cache_(table.caches.lend(table.model, table.spaced ? PieceCache::Spaces::kPlain : PieceCache::Spaces::kSpelled)),
+        steps_(table.steps, table.model, *cache_, ids) {}
 
   void encode(std::string_view text) {
+    cache_->expect(text.size());
     for (const AddedStretch& stretch : table_.raw_added.split(text, plain_)) {
       if (stretch.id >= 0) {
         ids_.push_back(stretch.id);
@@ -40,8 +43,11 @@ class TextEncoder {
 
  private:
   void ordinary(std::string_view text, bool begins_text) {
-    if (pieces_) {
-      return pieces_->encode(text, begins_text || table_.prefixes_every_stretch, ids_);
+    if (table_.pieces) {
+      return table_.pieces->encode(text, begins_text || table_.prefixes_every_stretch, *cache_, ids_);
+    }
+    if (table_.spaced) {
+      return encode_spaced(text, wants_prefix(text, begins_text), table_.model, *cache_, ids_);
     }
     std::string normalized;
     if (!table_.normalizer.empty()) {
@@ -57,11 +63,21 @@ class TextEncoder {
     }
   }
 
+  // Of a text that is merged as it is: what Prepend or Metaspace would put before it.
+  bool wants_prefix(std::string_view text, bool begins_text) const {
+    if (table_.steps.empty()) {
+      return !text.empty() && table_.normalizer.front().kind == NormalizerStep::Kind::kPrepend;
+    }
+    const PrependScheme scheme = table_.steps.front().scheme;
+    return (scheme == PrependScheme::kAlways || (scheme == PrependScheme::kFirst && begins_text)) && !text.empty() &&
+           text[0] != ' ' && !text.starts_with(kSpaceSymbol);
+  }
+
   const Tokenizer::Table& table_;
   bool plain_;
   std::vector<std::int32_t>& ids_;
+  PieceCaches::Lent cache_;
   PieceEncoder steps_;
-  std::optional<SentencePieceModel::Encoder> pieces_;
 };
 
 void check_id(const Tokenizer::Table& table, std::int32_t id) {
@@ -91,7 +107,28 @@ std::optional<std::int32_t> Tokenizer::Table::id_of(std::string_view token) cons
   return bytes ? model.tokens.find(*bytes) : std::nullopt;
 }
 
+// Spaces become U+2581 by a Replace, behind a Prepend perhaps, or by a Metaspace that cuts nothing.
+bool Tokenizer::Table::has_plain_spaces() const {
+  const auto replaces = [](const NormalizerStep& step) {
+    return step.kind == NormalizerStep::Kind::kReplace && step.literal == " " && step.content == kSpaceSymbol;
+  };
+  const auto prepends = [](const NormalizerStep& step) {
+    return step.kind == NormalizerStep::Kind::kPrepend && step.content == kSpaceSymbol;
+  };
+  if (!model.cuts || !normalized_added.empty()) {
+    return false;
+  }
+  if (steps.empty()) {
+    return (normalizer.size() == 1 && replaces(normalizer[0])) ||
+           (normalizer.size() == 2 && prepends(normalizer[0]) && replaces(normalizer[1]));
+  }
+  return normalizer.empty() && steps.size() == 1 && steps[0].kind == SplitStep::Kind::kMetaspace &&
+         steps[0].mark == kSpaceSymbol && !steps[0].cuts;
+}
+
 void Tokenizer::Table::finish(const std::string& source) {
+  model.index_words();
+  spaced = pieces ? pieces->has_plain_spaces() : has_plain_spaces();
   if (decoder.kind == DecodeRules::Kind::kBytes) {
     return;
   }
@@ -122,9 +159,10 @@ std::vector<std::int32_t> Tokenizer::encode(std::string_view text, const EncodeO
                                  grouped(static_cast<std::int64_t>(text.size()))));
   }
   std::vector<std::int32_t> ids;
-  ids.reserve(text.size() / 3 + table_->prefix.size() + table_->suffix.size());
+  ids.reserve(text.size() / 3 + kSpareIds + table_->prefix.size() + table_->suffix.size());
+  prefer_large_pages(ids.data(), ids.capacity() * sizeof(std::int32_t));
   if (options.add_special) {
-    ids = table_->prefix;
+    ids.insert(ids.end(), table_->prefix.begin(), table_->prefix.end());
   }
   TextEncoder(*table_, options.plain, ids).encode(text);
   if (options.add_special) {

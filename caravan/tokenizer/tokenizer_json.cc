@@ -8,6 +8,7 @@
 #include "caravan/base/error.h"
 #include "caravan/base/text.h"
 #include "caravan/tokenizer/json_source.h"
+#include "caravan/tokenizer/model_scan.h"
 #include "caravan/tokenizer/readers.h"
 #include "caravan/tokenizer/utf8.h"
 #include "caravan/tokenizer/vocabulary.h"
@@ -30,7 +31,8 @@ class Reader : public JsonSource {
  public:
   Reader(const std::string& source, Tokenizer::Table& table) : JsonSource(source), table_(table) {}
 
-  void read(const Json& json) {
+  // `scanned`: what stands in the file where `json` has an empty vocabulary.
+  void read(const Json& json, const ScannedModel* scanned = nullptr) {
     require(json.is_object(), "the file is not a JSON object");
     if (const Json* version = find(json, "version")) {
       require(*version == "1.0", "\"version\" is not \"1.0\"");
@@ -39,7 +41,7 @@ class Reader : public JsonSource {
     read_pre_tokenizer(member(json, "pre_tokenizer"), "pre_tokenizer");
     table_.model.symbols = byte_level_ ? BpeModel::Symbols::kBytes : BpeModel::Symbols::kCharacters;
     VocabularyBuilder vocabulary(table_, source());
-    read_model(member(json, "model"), vocabulary);
+    read_model(member(json, "model"), scanned, vocabulary);
     read_added_tokens(member(json, "added_tokens"), vocabulary);
     table_.model.tokens.index();
     read_post_processor(member(json, "post_processor"));
@@ -217,7 +219,7 @@ class Reader : public JsonSource {
     broken(fmt::format("the Split pre_tokenizer has the unknown behavior \"{}\"", printable(name, 60)));
   }
 
-  void read_model(const Json& json, VocabularyBuilder& vocabulary) {
+  void read_model(const Json& json, const ScannedModel* scanned, VocabularyBuilder& vocabulary) {
     require(json.is_object(), "there is no model");
     // Files before 2020 do not name the type.
     if (const Json* type = find(json, "type"); type != nullptr && *type != "BPE") {
@@ -235,6 +237,18 @@ class Reader : public JsonSource {
     const Json& vocab = member(json, "vocab");
     require(vocab.is_object(), "the model has no vocab");
     const Json& merges = list(json, "merges", "the model");
+    if (scanned != nullptr) {
+      vocabulary.reserve(scanned->vocabulary.size(), scanned->merges.size());
+      for (const auto& [spelling, number] : scanned->vocabulary) {
+        vocabulary.add(spelling, number);
+      }
+      read_unknown(json, vocabulary);
+      for (const auto& [left, right] : scanned->merges) {
+        vocabulary.add_merge(left, right);
+      }
+      vocabulary.finish_merges();
+      return;
+    }
     vocabulary.reserve(vocab.size(), merges.size());
     for (const auto& [spelling, value] : vocab.items()) {
       vocabulary.add(spelling, id(value, "the token " + shown_token(spelling)));
@@ -448,7 +462,18 @@ std::optional<std::int32_t> known_id(const std::optional<NamedToken>& named, con
 
 void read_tokenizer_json(std::string_view text, const std::string& source, const NamedTokens& named,
                          Tokenizer::Table& table) {
-  Reader(source, table).read(parse_json(text, source));
+  if (const std::optional<ScannedModel> scanned = scan_model(text)) {
+    try {
+      Reader(source, table).read(parse_json(scanned->rest, source), &*scanned);
+    } catch (const std::exception&) {
+      // The whole document says where the fault is.
+      Tokenizer::Table unused;
+      Reader(source, unused).read(parse_json(text, source));
+      throw;
+    }
+  } else {
+    Reader(source, table).read(parse_json(text, source));
+  }
   table.bos = known_id(named.bos, table);
   table.eos = known_id(named.eos, table);
   table.pad = known_id(named.pad, table);

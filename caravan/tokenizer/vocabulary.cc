@@ -1,6 +1,7 @@
 #include "caravan/tokenizer/vocabulary.h"
 
 #include <fmt/core.h>
+#include <xxhash.h>
 
 #include <algorithm>
 
@@ -15,9 +16,67 @@ std::string shown_token(std::string_view token) {
   return fmt::format("\"{}\"", printable(token, 60));
 }
 
+void SpellingTable::reserve(std::size_t count) {
+  spellings_.reserve(count);
+  std::size_t size = slots_.size();
+  while (size < count * 2) {
+    size *= 2;
+  }
+  if (size == slots_.size()) {
+    return;
+  }
+  slots_.assign(size, Slot{});
+  for (std::size_t place = 0; place < spellings_.size(); ++place) {
+    const std::string_view known = spelling(place);
+    const std::uint64_t hash = XXH3_64bits(known.data(), known.size());
+    std::size_t i = hash & (size - 1);
+    while (slots_[i].place != 0) {
+      i = (i + 1) & (size - 1);
+    }
+    slots_[i] = {static_cast<std::uint32_t>(hash >> 32), static_cast<std::uint32_t>(place + 1)};
+  }
+}
+
+bool SpellingTable::add(std::string_view wanted, std::int32_t id) {
+  if ((spellings_.size() + 1) * 2 > slots_.size()) {
+    reserve(spellings_.size() * 2 + 2);
+  }
+  const std::uint64_t hash = XXH3_64bits(wanted.data(), wanted.size());
+  const auto tag = static_cast<std::uint32_t>(hash >> 32);
+  std::size_t i = hash & (slots_.size() - 1);
+  for (; slots_[i].place != 0; i = (i + 1) & (slots_.size() - 1)) {
+    if (slots_[i].tag == tag && spelling(slots_[i].place - 1) == wanted) {
+      return false;
+    }
+  }
+  slots_[i] = {tag, static_cast<std::uint32_t>(spellings_.size() + 1)};
+  spellings_.push_back({arena_.size(), static_cast<std::uint32_t>(wanted.size()), id});
+  arena_.append(wanted);
+  return true;
+}
+
+std::optional<std::size_t> SpellingTable::place_of(std::string_view wanted) const {
+  const std::uint64_t hash = XXH3_64bits(wanted.data(), wanted.size());
+  const auto tag = static_cast<std::uint32_t>(hash >> 32);
+  for (std::size_t i = hash & (slots_.size() - 1); slots_[i].place != 0; i = (i + 1) & (slots_.size() - 1)) {
+    if (slots_[i].tag == tag && spelling(slots_[i].place - 1) == wanted) {
+      return slots_[i].place - 1;
+    }
+  }
+  return std::nullopt;
+}
+
+std::optional<std::int32_t> SpellingTable::find(std::string_view wanted) const {
+  const auto place = place_of(wanted);
+  return place ? std::optional(spellings_[*place].id) : std::nullopt;
+}
+
 VocabularyBuilder::VocabularyBuilder(Tokenizer::Table& table, const std::string& source)
     : table_(table), source_(source) {
   table_.model.byte_ids.fill(-1);
+  if (!table.byte_level()) {
+    cuts_ = std::make_shared<PairCuts>();
+  }
 }
 
 void VocabularyBuilder::broken(const std::string& what) const {
@@ -41,7 +100,7 @@ void VocabularyBuilder::add(std::string_view spelling, std::int32_t id, bool pla
   if (model.tokens.has(id)) {
     broken(fmt::format("{} has the id {} of another", token(), id));
   }
-  if (!ids_.emplace(spelling, id).second) {
+  if (!ids_.add(spelling, id)) {
     broken(fmt::format("{} has two ids, of which {} is the second", token(), id));
   }
   if (plain) {
@@ -70,12 +129,27 @@ void VocabularyBuilder::add(std::string_view spelling, std::int32_t id, bool pla
   }
 }
 
-std::int32_t VocabularyBuilder::merged_id(const std::string& token) const {
+std::int32_t VocabularyBuilder::merged_id(std::string_view token) const {
   const auto found = ids_.find(token);
-  if (found == ids_.end()) {
+  if (!found) {
     broken(fmt::format("merge {} names {}, which is not in the vocabulary", grouped(rank_), shown_token(token)));
   }
-  return found->second;
+  return *found;
+}
+
+// Vocabularies name tokens in the order of merges, so that it is mostly the one before or the next.
+std::int32_t VocabularyBuilder::id_of_both(std::string_view left, std::string_view right) {
+  for (std::size_t place = last_merged_; place < ids_.size() && place <= last_merged_ + 1; ++place) {
+    const std::string_view spelling = ids_.spelling(place);
+    if (spelling.size() == left.size() + right.size() && spelling.starts_with(left) && spelling.ends_with(right)) {
+      last_merged_ = place;
+      return ids_.id(place);
+    }
+  }
+  both_.assign(left).append(right);
+  const std::int32_t id = merged_id(both_);
+  last_merged_ = ids_.place_of(both_).value_or(0);
+  return id;
 }
 
 void VocabularyBuilder::add_merge(std::string_view line) {
@@ -94,15 +168,31 @@ void VocabularyBuilder::add_merge(std::string_view left, std::string_view right)
     // It would merge for ever.
     broken(fmt::format("merge {} has an empty half", grouped(rank_)));
   }
-  const std::int32_t left_id = merged_id(std::string(left));
-  const std::int32_t right_id = merged_id(std::string(right));
-  const std::string both = std::string(left).append(right);
-  table_.model.merges.put(left_id, right_id, {rank_, merged_id(both)});
-  merges_over_space_ = merges_over_space_ || (!table_.byte_level() && holds_inner_space(both));
+  const std::int32_t left_id = merged_id(left);
+  const std::int32_t right_id = merged_id(right);
+  table_.model.merges.prefetch(left_id, right_id);
+  waiting_[waiting_count_++] = {left_id, right_id, {rank_, id_of_both(left, right)}};
+  if (waiting_count_ == waiting_.size()) {
+    put_waiting();
+  }
+  if (cuts_) {
+    const std::string both = std::string(left).append(right);
+    merges_over_space_ = merges_over_space_ || holds_inner_space(both);
+    cuts_->keep_together(with_plain_spaces(both));
+    merged_.insert({left_id, right_id});
+  }
   ++rank_;
 }
 
+void VocabularyBuilder::put_waiting() {
+  for (std::size_t i = 0; i < waiting_count_; ++i) {
+    table_.model.merges.put(waiting_[i].left, waiting_[i].right, waiting_[i].merge);
+  }
+  waiting_count_ = 0;
+}
+
 void VocabularyBuilder::finish_merges() {
+  put_waiting();
   BpeModel& model = table_.model;
   if (table_.byte_level()) {
     return;
@@ -112,6 +202,15 @@ void VocabularyBuilder::finish_merges() {
   const bool nothing_lost = model.unknown >= 0 || (model.byte_fallback && all_bytes);
   model.cut_before_space = nothing_lost && !model.ignore_merges && !merges_over_space_ &&
                            model.characters.find(code_point_at(kSpaceSymbol, 0).value) >= 0;
+  // Symbols are what the text spells, but for bytes and unknowns: these must not be merged.  And an unknown must not wait
+  // for what follows.
+  const auto is_merged = [this](std::int32_t id) { return merged_.contains(id); };
+  const bool in_order = model.byte_fallback ? all_bytes : model.unknown >= 0 && !model.fuse_unknown;
+  if (in_order && !model.ignore_merges && !is_merged(model.unknown) &&
+      std::none_of(model.byte_ids.begin(), model.byte_ids.end(), is_merged)) {
+    cuts_->finish();
+    model.cuts = cuts_;
+  }
 }
 
 void VocabularyBuilder::add_token(const AddedToken& token) {
@@ -119,7 +218,7 @@ void VocabularyBuilder::add_token(const AddedToken& token) {
   if (token.content.size() > kMaxAddedTokenBytes) {
     broken(shown + " is too long");
   }
-  const bool in_vocabulary = ids_.contains(token.content);
+  const bool in_vocabulary = ids_.find(token.content).has_value();
   const std::string key = token.normalized ? normalize(table_.normalizer, token.content) : token.content;
   // What decode gives is the key, read as the decoder reads every token.
   if (!in_vocabulary || key != token.content) {
@@ -144,8 +243,7 @@ void VocabularyBuilder::add_token(const AddedToken& token) {
 }
 
 std::optional<std::int32_t> VocabularyBuilder::find(std::string_view spelling) const {
-  const auto found = ids_.find(std::string(spelling));
-  return found == ids_.end() ? std::nullopt : std::optional(found->second);
+  return ids_.find(spelling);
 }
 
 }  // namespace caravan::tokenizer
