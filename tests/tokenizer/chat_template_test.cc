@@ -86,7 +86,8 @@ TEST_P(GoldenChat, RendersEveryConversationAsTransformers) {
 
 INSTANTIATE_TEST_SUITE_P(Templates, GoldenChat, testing::ValuesIn([] {
                            std::vector<std::string> names;
-                           for (const auto& [name, ignored] : golden("expected.json").items()) {
+                           const Json all = golden("expected.json");  // items() refers to it
+                           for (const auto& [name, ignored] : all.items()) {
                              names.push_back(name);
                            }
                            return names;
