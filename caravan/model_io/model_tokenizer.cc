@@ -18,7 +18,7 @@ namespace fs = std::filesystem;
 using tokenizer::ChatTemplate;
 using tokenizer::Tokenizer;
 
-bool is_directory(const fs::path& path) {
+bool names_directory(const fs::path& path) {
   std::error_code ignored;
   return fs::is_directory(path, ignored);
 }
@@ -79,7 +79,7 @@ std::optional<ChatTemplate> load_chat_template(const fs::path& path, const std::
   if (checkpoint::is_gguf(path)) {
     return template_of_gguf(path, name);
   }
-  return ChatTemplate::load(is_directory(path) ? path : path.parent_path(), name, with_tools);
+  return ChatTemplate::load(names_directory(path) ? path : path.parent_path(), name, with_tools);
 }
 
 }  // namespace caravan::model_io

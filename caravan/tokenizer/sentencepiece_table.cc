@@ -121,7 +121,7 @@ void read_sentencepiece_model(std::string_view bytes, const std::string& source,
   for (const NamedToken& one : named.numbered) {
     const auto got = table.id_of(one.token.content);
     if (got != one.token.id) {
-      throw FormatError(fmt::format("{} is {}, but transformers would give it the id {}", one.where,
+      throw FormatError(fmt::format("{}: transformers would give {} the id {}", one.where,
                                     shown_token(one.token.content), got.value_or(-1)));
     }
   }

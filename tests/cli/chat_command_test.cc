@@ -243,7 +243,8 @@ TEST_F(ChatCommand, TheDateOfTemplatesIsTodayOrTheOneThatIsGiven) {
     Words arguments = {"--max-new-tokens", "1"};
     arguments.insert(arguments.end(), more.begin(), more.end());
     std::string text;
-    for (const Json& id : answers("x\n", arguments).at(0).at("prompt_ids")) {
+    const Json answer = answers("x\n", arguments).at(0);
+    for (const Json& id : answer.at("prompt_ids")) {
       text += static_cast<char>(id.get<int>());
     }
     return text;

@@ -14,7 +14,7 @@
 namespace caravan::test {
 
 inline constexpr const char* kChatMl =
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% for m in messages %}<|im_start|>{{ m.role + '\n' + m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 // The folder of a model of 260 tokens and so many positions below `folder`: 256 bytes, <|im_start|>, <|im_end|>, <s>, </s>.

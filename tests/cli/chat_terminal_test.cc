@@ -70,6 +70,15 @@ class Terminal {
     return seen_;
   }
 
+  // Reads until so many bytes have come since the last call: whoever is that far into an answer is speaking.
+  void wait_for_bytes(std::size_t count) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(kWaitSeconds);
+    while (seen_.size() < count && read_more()) {
+      ASSERT_LT(std::chrono::steady_clock::now(), end) << "nothing was said but: " << seen_;
+    }
+    seen_.clear();
+  }
+
   // The exit status, or -1 when it does not end or was killed.
   int status() {
     const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(kWaitSeconds);
@@ -142,8 +151,7 @@ TEST_F(ChatTerminal, CtrlCStopsAnAnswerAndASecondOneLeaves) {
   Terminal terminal(command());
   terminal.wait_for("> ");
   terminal.type("Hello\r");
-  terminal.wait_for("\n");
-  usleep(300'000);  // let it speak
+  terminal.wait_for_bytes(200);  // more than the echo of a line
   terminal.type("\x03");
   terminal.wait_for("> ");
   terminal.type("/save " + file("talk.json") + "\r");
@@ -152,8 +160,7 @@ TEST_F(ChatTerminal, CtrlCStopsAnAnswerAndASecondOneLeaves) {
   EXPECT_NE(saved("talk.json")[1].at("content"), "") << "what was said stays";
   // The conversation goes on after it.
   terminal.type("More\r");
-  terminal.wait_for("\n");
-  usleep(300'000);
+  terminal.wait_for_bytes(200);
   terminal.type("\x03");
   terminal.wait_for("> ");
   terminal.type("\x03");

@@ -26,7 +26,7 @@ Tokenizer words() {
 }
 
 const char* const kChatMl =
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% for m in messages %}<|im_start|>{{ m.role + '\n' + m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 // Renders an answer otherwise than it was generated.
 const char* const kShouting =

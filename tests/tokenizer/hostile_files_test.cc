@@ -89,7 +89,7 @@ std::vector<Hostile> hostile_json() {
       {"a merge that makes its own half", File{.merges = R"(["ab", ""])"}.text(), "empty half"},
       {"a merge of nothing", File{.merges = R"(["", ""])"}.text(), "empty half"},
       {"merges of merges of merges", File{.merges = R"("a b", "ab ab", "abab abab")"}.text(), "names \"abab\""},
-      {"brackets inside each other", repeated("[", 1'000'000), "levels"},
+      {"objects inside each other", repeated("{\"a\": ", 1'000'000), "levels"},
       {"steps inside each other",
        File{.pre_tokenizer = repeated(R"({"type": "Sequence", "pretokenizers": [)", 70) + repeated("]}", 70)}.text(),
        "levels"},
@@ -115,7 +115,7 @@ std::vector<Hostile> hostile_json() {
                 repeated(R"(, {"type": "Replace", "pattern": {"String": "a"}, "content": "aaaaaaaaaaaaaaaa"})", 20) +
                 "]}"}
            .text(),
-       "grow", std::string(100'000, 'a')},
+       "makes more than", std::string(100'000, 'a')},
   };
 }
 
@@ -143,7 +143,7 @@ std::vector<Hostile> hostile_pieces() {
       {"a length beyond the file", small_model(many) + "\x0A\xFF\xFF\xFF\xFF\x0F", "cut short"},
       {"a table of normalisations that points nowhere",
        small_model() + bytes(3, bytes(2, std::string("\x00\x04\x00\x00", 4) + std::string(1024, '\xFF') + "x")),
-       "table of normalisations"},
+       "", "ab cd"},
       {"bytes without their pieces", small_model(many) + trainer(kByteFallback, 1), "lacks <0x00>"},
       {"pieces that are sums in every way", small_model(sums), "", std::string(100'000, 'a')},
   };
@@ -163,7 +163,7 @@ std::vector<Hostile> hostile_ranks() {
       {"a token twice", bytes + "YWI= 256\nYWI= 257\n", "are the same"},
       {"a missing byte", bytes.substr(0, bytes.size() - 9), "0xFF"},
       {"a line of eight megabytes", bytes + std::string(1 << 23, 'A') + " 256\n", "bytes"},
-      {"a million empty lines, then no token", bytes + std::string(1'000'000, '\n') + "=\n", "line 1000257"},
+      {"a million empty lines, then no token", bytes + std::string(1'000'000, '\n') + "=\n", "line 1,000,257"},
   };
 }
 

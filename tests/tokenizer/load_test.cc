@@ -58,7 +58,7 @@ TEST(Load, TheFilesBesideAreRead) {
     EXPECT_NE(message.find(name), std::string::npos) << message;
     fs::remove(scratch.path() / name);
   };
-  refused("added_tokens.json", R"({"<more>": 900})", "transformers would give it the id 621");
+  refused("added_tokens.json", R"({"<more>": 900})", "transformers would give \"<more>\" the id 620");
   refused("added_tokens.json", R"({"<more>": -1})", "the id of the added token");
   refused("added_tokens.json", "[]", "not a JSON object");
   refused("added_tokens.json", "{", "added_tokens.json");

@@ -256,7 +256,12 @@ TEST(Parts, ContradictionsAreOneSentence) {
   refused([](TokenizerParts& parts) { parts.merges.push_back(" a"); }, "empty half");
   refused([](TokenizerParts& parts) { parts.vocabulary.push_back({.text = "a"}); }, "has two ids");
   refused([](TokenizerParts& parts) { parts.vocabulary.push_back({.text = "\xC3"}); }, "not UTF-8");
-  refused([](TokenizerParts& parts) { parts.model = "llama"; }, "piece 0");
+  refused(
+      [](TokenizerParts& parts) {
+        parts.model = "llama";
+        parts.vocabulary.push_back(parts.vocabulary.back());
+      },
+      "is piece 639 again");
   refused(
       [](TokenizerParts& parts) {
         parts.model = "llama";
