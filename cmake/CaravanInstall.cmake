@@ -7,7 +7,7 @@ set(CMAKE_INSTALL_DEFAULT_COMPONENT_NAME library)
 get_property(rooms GLOBAL PROPERTY CARAVAN_ROOMS)
 list(REMOVE_ITEM rooms caravan_cli)
 
-# One name for all rooms.  caravan/base/json.h is the one public header that includes another library's.
+# One name for all rooms.  caravan/base/json.h and those that hold JSON values include another library's header.
 find_package(nlohmann_json REQUIRED)
 add_library(caravan INTERFACE)
 add_library(caravan::caravan ALIAS caravan)
@@ -50,6 +50,18 @@ set(private
     "data/shard.h"
     "data/shard_cache.h"
     "data/tokenise.h"
+    "jinja/ast.h"
+    "jinja/call.h"
+    "jinja/character_tables.h"
+    "jinja/engine.h"
+    "jinja/expression_parser.h"
+    "jinja/filters.h"
+    "jinja/lexer.h"
+    "jinja/parser.h"
+    "jinja/python.h"
+    "jinja/renderer.h"
+    "jinja/text.h"
+    "jinja/value.h"
     "model_io/json_fields.h"
     "model_io/rope_rows.h"
     "quant/block_layout.h"
@@ -57,11 +69,25 @@ set(private
     "tokenizer/added_tokens.h"
     "tokenizer/bpe.h"
     "tokenizer/byte_alphabet.h"
+    "tokenizer/byte_trie.h"
+    "tokenizer/charsmap.h"
+    "tokenizer/decoder.h"
+    "tokenizer/fingerprint.h"
+    "tokenizer/json_source.h"
+    "tokenizer/llama_tokens.h"
+    "tokenizer/merge_heap.h"
+    "tokenizer/named_tokens.h"
+    "tokenizer/normalizer.h"
+    "tokenizer/parts_reading.h"
     "tokenizer/pattern.h"
+    "tokenizer/piece_encoder.h"
+    "tokenizer/readers.h"
+    "tokenizer/sentencepiece.h"
     "tokenizer/split.h"
     "tokenizer/table.h"
     "tokenizer/unicode.h"
     "tokenizer/utf8.h"
+    "tokenizer/vocabulary.h"
     "tokenizer/word_counts.h"
     "train/append_file.h"
     "train/config_table.h"

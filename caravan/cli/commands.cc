@@ -8,17 +8,18 @@
 namespace caravan::cli {
 
 std::vector<Command> commands() {
-  return {train_command(),    plan_command(),     bench_command(),
-          generate_command(), tokenize_command(), tokenizer_train_command(),
-          inspect_command(),  convert_command(),  compare_command(),
-          dump_command(),     init_command(),     presets_command()};
+  return {train_command(),           plan_command(),    bench_command(),
+          generate_command(),        chat_command(),    tokenize_command(),
+          tokenizer_train_command(), inspect_command(), convert_command(),
+          compare_command(),         dump_command(),    init_command(),
+          presets_command()};
 }
 
 Program program() {
   Program result;
   result.name = "caravan";
   result.version = version();
-  result.summary = "Llama models in native C++: train, generate, describe, convert, compute and compare.";
+  result.summary = "Llama models in native C++: train, generate, chat, describe, convert, compute and compare.";
   for (const Command& one : commands()) {
     result.commands.push_back(one.spec);
   }

@@ -32,6 +32,7 @@ Command convert_command();
 Command init_command();
 Command presets_command();
 Command generate_command();
+Command chat_command();
 Command tokenize_command();
 Command tokenizer_train_command();
 

@@ -9,9 +9,12 @@
 #include "caravan/base/error.h"
 #include "caravan/base/text.h"
 #include "caravan/cli/commands.h"
+#include "caravan/cli/sampling_options.h"
 #include "caravan/cli/shared_options.h"
 #include "caravan/generate/generate.h"
 #include "caravan/model_io/generation_config.h"
+#include "caravan/model_io/model_files.h"
+#include "caravan/model_io/model_tokenizer.h"
 #include "caravan/tokenizer/tokenizer.h"
 #include "caravan/train/resume.h"
 
@@ -28,69 +31,25 @@ void check_options(const ParsedOptions& options) {
     throw InputError(options.has("--ids") ? "generate: --ids and --prompt are both given; give one of them"
                                           : "generate: nothing to continue; give --prompt TEXT or --ids FILE.json");
   }
-  for (const char* name : {"--temperature", "--top-k", "--top-p"}) {
-    if (options.has("--greedy") && options.has(name)) {
-      throw InputError(fmt::format("generate: --greedy takes the likeliest token, {} samples; give one of them", name));
-    }
-  }
-}
-
-// --ids is greedy unless told otherwise, --prompt as generation_config.json says; what the user gives wins.
-generate::SamplingOptions sampling_of(const ParsedOptions& options, const model_io::GenerationConfig& config) {
-  generate::SamplingOptions sampling;
-  const bool told = options.has("--temperature") || options.has("--top-k") || options.has("--top-p");
-  const bool suggested = options.has("--prompt") && config.do_sample.value_or(false);
-  sampling.do_sample = !options.has("--greedy") && (told || suggested);
-  const auto number = [&](const char* name, std::optional<double> from_file, double otherwise) {
-    return options.has(name) ? options.number(name).value() : from_file.value_or(otherwise);
-  };
-  sampling.temperature = number("--temperature", config.temperature, sampling.temperature);
-  sampling.top_p = number("--top-p", config.top_p, sampling.top_p);
-  sampling.top_k = options.has("--top-k") ? options.integer("--top-k").value() : config.top_k.value_or(sampling.top_k);
-  sampling.seed = static_cast<std::uint64_t>(options.integer("--seed").value());
-  generate::validate(sampling);
-  return sampling;
-}
-
-// A GGUF file has none.
-model_io::GenerationConfig generation_of(const ParsedOptions& options) {
-  const std::filesystem::path path = options.path("--model");
-  return checkpoint::is_gguf(path) ? model_io::GenerationConfig{} : model_io::read_generation_config(path);
-}
-
-std::vector<std::int32_t> eos_of(const ParsedOptions& options, const model_io::GenerationConfig& generation,
-                                 const model_io::HfConfig& config) {
-  std::vector<std::int32_t> result;
-  if (options.has("--ignore-eos")) {
-    return result;
-  }
-  for (const std::int64_t id : generation.eos_token_ids.empty() ? config.eos_token_ids : generation.eos_token_ids) {
-    if (id >= 0 && id < config.model.vocab_size) {
-      result.push_back(static_cast<std::int32_t>(id));
-    }
-  }
-  return result;
-}
-
-bool has_tokenizer(const ParsedOptions& options) {
-  std::error_code ignored;
-  return std::filesystem::exists(options.path("--model") / "tokenizer.json", ignored);
 }
 
 // The tokenizer that the run needs: --prompt cannot do without; --ids with --json gives text where there is one.
 std::optional<Tokenizer> tokenizer_of(const ParsedOptions& options, Streams streams) {
   if (options.has("--prompt")) {
-    if (!has_tokenizer(options)) {
-      throw InputError(fmt::format("{}: there is no tokenizer.json to read the prompt with; give token ids with --ids",
-                                   options.text("--model")));
+    std::optional<Tokenizer> found = model_io::find_tokenizer(options.path("--model"));
+    if (!found) {
+      throw InputError(
+          fmt::format("{}: there is nothing to read the prompt with, no tokenizer.json, no tokenizer.model and no "
+                      "tokenizer in a GGUF file; give token ids with --ids",
+                      options.text("--model")));
     }
-    return Tokenizer::load(options.path("--model"));
+    return found;
   }
-  if (!options.has("--json") || !has_tokenizer(options)) {
+  if (!options.has("--json")) {
     return std::nullopt;
   }
   try {
-    return Tokenizer::load(options.path("--model"));
+    return model_io::find_tokenizer(options.path("--model"));
   } catch (const UnsupportedError& error) {
     print_warnings(streams, {fmt::format("no text is given: {}", error.what())});
     return std::nullopt;
@@ -163,9 +122,11 @@ int run_generate(const ParsedOptions& options, Streams streams) {
   check_options(options);
   const model_io::HfConfig config = model_io::read_model_config(options.path("--model"));
   const model_io::GenerationConfig generation = generation_of(options);
-  const generate::SamplingOptions sampling = sampling_of(options, generation);
+  // --ids is greedy unless told otherwise, --prompt as generation_config.json says; what the user gives wins.
+  const generate::SamplingOptions sampling = sampling_of(options, generation, options.has("--prompt"));
   const std::optional<Tokenizer> words = tokenizer_of(options, streams);
-  const std::vector<std::int32_t> eos = eos_of(options, generation, config);
+  const std::vector<std::int32_t> eos =
+      options.has("--ignore-eos") ? std::vector<std::int32_t>{} : eos_of(generation, config);
   std::vector<generate::Request> requests;
   for (std::vector<std::int32_t>& prompt : prompts_of(options, words)) {
     const std::int64_t new_tokens = new_tokens_for(options, generation, prompt.size(), config.model);
@@ -191,34 +152,6 @@ int run_generate(const ParsedOptions& options, Streams streams) {
     }
   }
   return 0;
-}
-
-std::vector<OptionSpec> sampling_options() {
-  return {
-      {.name = "--greedy", .value_name = "", .kind = OptionKind::kFlag, .help = "take the likeliest token every time"},
-      {.name = "--temperature",
-       .value_name = "T",
-       .kind = OptionKind::kNumber,
-       .help = "sample, logits divided by T first",
-       .default_note = "generation_config.json's, else 1"},
-      {.name = "--top-k",
-       .value_name = "K",
-       .kind = OptionKind::kInteger,
-       .help = "sample among the K likeliest tokens, 0 for all",
-       .default_note = "generation_config.json's, else 50",
-       .minimum = 0},
-      {.name = "--top-p",
-       .value_name = "P",
-       .kind = OptionKind::kNumber,
-       .help = "sample among the fewest tokens whose probabilities reach P",
-       .default_note = "generation_config.json's, else 1"},
-      {.name = "--seed",
-       .value_name = "S",
-       .kind = OptionKind::kInteger,
-       .help = "of the random numbers; the same seed gives the same tokens",
-       .default_value = "0",
-       .minimum = 0},
-  };
 }
 
 }  // namespace
@@ -260,7 +193,8 @@ Command generate_command() {
   for (OptionSpec& option : numerics_options()) {
     spec.options.push_back(std::move(option));
   }
-  spec.examples = {"caravan generate --model DIR --prompt \"Once upon a time\" --max-new-tokens 100 --temperature 0.8",
+  spec.examples = {"caravan generate --model FILE.gguf --prompt \"The capital of France is\"",
+                   "caravan generate --model DIR --prompt \"Once upon a time\" --max-new-tokens 100 --temperature 0.8",
                    "caravan generate --model DIR --ids ids.json --max-new-tokens 32 --json"};
   return {spec, run_generate};
 }

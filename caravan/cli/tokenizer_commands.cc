@@ -16,9 +16,12 @@
 #include "caravan/base/text.h"
 #include "caravan/base/threads.h"
 #include "caravan/cli/commands.h"
+#include "caravan/cli/date_option.h"
 #include "caravan/cli/shared_options.h"
 #include "caravan/data/documents.h"
+#include "caravan/model_io/model_tokenizer.h"
 #include "caravan/tokenizer/bpe_trainer.h"
+#include "caravan/tokenizer/chat_template.h"
 #include "caravan/tokenizer/tokenizer.h"
 
 namespace caravan::cli {
@@ -31,6 +34,8 @@ using tokenizer::SplitPattern;
 using tokenizer::Tokenizer;
 
 using Ids = std::vector<std::int32_t>;
+
+constexpr std::int64_t kMaxChatBytes = std::int64_t{64} << 20;
 
 Json utf8_json(std::string_view text, const std::string& source) {
   return parse_json(text, source, {.max_bytes = std::int64_t{1} << 30, .max_depth = 4, .max_values = 500'000'000});
@@ -84,7 +89,7 @@ int write_token_shards(const ParsedOptions& options, Streams streams) {
   std::optional<Tokenizer> tokenizer;
   data::PrepareOptions how;
   if (options.has("--tokenizer")) {
-    tokenizer = Tokenizer::load(options.path("--tokenizer"));
+    tokenizer = model_io::load_tokenizer(options.path("--tokenizer"));
     how.tokenizer = &*tokenizer;
     how.vocab_size = tokenizer->vocab_size();
   }
@@ -106,6 +111,41 @@ int write_token_shards(const ParsedOptions& options, Streams streams) {
   return 0;
 }
 
+// Messages through the chat template that stands beside the tokenizer.
+int tokenize_chat(const ParsedOptions& options, Streams streams) {
+  for (const char* other : {"--jsonl", "--decode", "--plain", "--no-add-special", "--to-shards", "--data"}) {
+    if (options.has(other)) {
+      throw InputError(fmt::format("tokenize: {} does not go with --chat", other));
+    }
+  }
+  const std::string file = options.text("--chat");
+  const bool piped = file == "-";
+  const std::string source = piped ? "standard input" : file;
+  const std::string text =
+      piped ? std::string(std::istreambuf_iterator<char>(streams.in), {}) : read_text_file(file, kMaxChatBytes);
+  tokenizer::ChatRequest request =
+      tokenizer::parse_chat_request(parse_json(text, source, {.max_bytes = kMaxChatBytes}), source);
+  if (request.messages.empty()) {
+    throw InputError(fmt::format("{}: there are no messages", source));
+  }
+  request.now = date_of(options);
+  const std::filesystem::path path = options.path("--tokenizer");
+  const std::optional<tokenizer::ChatTemplate> chat_template =
+      model_io::load_chat_template(path, request.template_name, !request.tools.is_null());
+  if (!chat_template) {
+    throw InputError(
+        fmt::format("{}: there is no chat template beside the tokenizer: neither chat_template.jinja nor "
+                    "\"chat_template\" in tokenizer_config.json, nor in a GGUF file",
+                    path.string()));
+  }
+  if (options.has("--text")) {
+    streams.out << chat_template->render(request);
+  } else {
+    streams.out << Json(chat_template->encode(model_io::load_tokenizer(path), request)).dump() << "\n";
+  }
+  return 0;
+}
+
 int run_tokenize(const ParsedOptions& options, Streams streams) {
   if (options.has("--to-shards") != options.has("--data")) {
     throw InputError("tokenize: --to-shards DIR and --data PATH belong together");
@@ -113,10 +153,16 @@ int run_tokenize(const ParsedOptions& options, Streams streams) {
   if (options.has("--to-shards")) {
     return write_token_shards(options, streams);
   }
+  if (options.has("--text") && !options.has("--chat")) {
+    throw InputError("tokenize: --text shows what the template makes of --chat FILE.json; give both");
+  }
   if (!options.has("--tokenizer")) {
     throw InputError("tokenize: option --tokenizer PATH is missing; caravan tokenize --help shows the usage");
   }
-  const Tokenizer tokenizer = Tokenizer::load(options.path("--tokenizer"));
+  if (options.has("--chat")) {
+    return tokenize_chat(options, streams);
+  }
+  const Tokenizer tokenizer = model_io::load_tokenizer(options.path("--tokenizer"));
   const EncodeOptions how = {.add_special = !options.has("--no-add-special"), .plain = options.has("--plain")};
   const bool decode = options.has("--decode");
   if (options.has("--jsonl")) {
@@ -224,32 +270,44 @@ Command tokenize_command() {
   spec.summary = "turn text into token ids and back";
   spec.description =
       "Reads text from standard input and prints the list of its ids as JSON. Ids are those of Hugging Face's "
-      "tokenizers for the same tokenizer.json. With --to-shards it turns a whole data set into files of ids that "
-      "training maps.";
-  spec.options = {{.name = "--tokenizer",
-                   .value_name = "PATH",
-                   .kind = OptionKind::kFile,
-                   .help = "a tokenizer.json, or a directory that holds one (not needed for --data with ids)"},
-                  flag("--no-add-special", "no BOS, no EOS: the ids of the text alone"),
-                  flag("--plain", "special tokens written in the text are ordinary text"),
-                  flag("--jsonl", "a JSON string a line in, a list of ids a line out"),
-                  flag("--decode", "the other way: ids in, text out, as it is and without a newline added"),
-                  {.name = "--to-shards",
-                   .value_name = "DIR",
-                   .kind = OptionKind::kDirectory,
-                   .help = "write the documents of --data as token shards into this new directory"},
-                  {.name = "--data",
-                   .value_name = "PATH",
-                   .kind = OptionKind::kFile,
-                   .help = "text, JSONL or a directory of them, as training.dataset_path takes it"},
-                  {.name = "--shard-tokens",
-                   .value_name = "N",
-                   .kind = OptionKind::kInteger,
-                   .help = "ids in one shard at most, unless a document is longer",
-                   .default_value = "67108864",
-                   .minimum = 1}};
+      "tokenizers for a tokenizer.json, of sentencepiece and of tiktoken for their tokenizer.model; the content of the "
+      "file says which it is. With --chat it takes messages through the model's chat template, as transformers' "
+      "apply_chat_template does: special tokens of the rendered text are read as such and none is added, so that BOS "
+      "stands where the template writes it and not twice. With --to-shards it turns a whole data set into files of ids "
+      "that training maps.";
+  spec.options = {
+      {.name = "--tokenizer",
+       .value_name = "PATH",
+       .kind = OptionKind::kFile,
+       .help = "tokenizer.json, tokenizer.model or their directory, or a GGUF file (not needed for --data with ids)"},
+      flag("--no-add-special", "no BOS, no EOS: the ids of the text alone"),
+      flag("--plain", "special tokens written in the text are ordinary text"),
+      flag("--jsonl", "a JSON string a line in, a list of ids a line out"),
+      flag("--decode", "the other way: ids in, text out, as it is and without a newline added"),
+      {.name = "--chat",
+       .value_name = "FILE.json",
+       .kind = OptionKind::kFile,
+       .help = "a list of {role, content}, or an object with messages, tools, documents, add_generation_prompt, "
+               "chat_template, chat_template_kwargs; - for standard input"},
+      flag("--text", "print the text that the template makes of --chat, not its ids"),
+      date_option(),
+      {.name = "--to-shards",
+       .value_name = "DIR",
+       .kind = OptionKind::kDirectory,
+       .help = "write the documents of --data as token shards into this new directory"},
+      {.name = "--data",
+       .value_name = "PATH",
+       .kind = OptionKind::kFile,
+       .help = "text, JSONL or a directory of them, as training.dataset_path takes it"},
+      {.name = "--shard-tokens",
+       .value_name = "N",
+       .kind = OptionKind::kInteger,
+       .help = "ids in one shard at most, unless a document is longer",
+       .default_value = "67108864",
+       .minimum = 1}};
   spec.examples = {"caravan tokenize --tokenizer DIR < play.txt",
-                   "echo '[72, 105]' | caravan tokenize --tokenizer DIR/tokenizer.json --decode",
+                   "echo '[72, 105]' | caravan tokenize --tokenizer DIR/tokenizer.model --decode",
+                   "caravan tokenize --tokenizer DIR --chat conversation.json --text",
                    "caravan tokenize --tokenizer DIR --data texts/ --to-shards shards"};
   return {spec, run_tokenize};
 }

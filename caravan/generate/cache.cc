@@ -7,18 +7,57 @@
 
 namespace caravan::generate {
 
-DenseCache::DenseCache(ops::Context& ctx, const CacheShape& shape, std::vector<std::int64_t> capacities) {
-  begins_.push_back(0);
+namespace {
+
+// The first row of each sequence, and the end of the last.
+std::vector<std::int64_t> begins_of(const std::vector<std::int64_t>& capacities) {
+  std::vector<std::int64_t> begins = {0};
   for (const std::int64_t capacity : capacities) {
     if (capacity < 0) {
       throw ShapeError(fmt::format("DenseCache: a capacity of {} rows", capacity));
     }
-    begins_.push_back(begins_.back() + capacity);
+    begins.push_back(begins.back() + capacity);
   }
+  return begins;
+}
+
+}  // namespace
+
+DenseCache::DenseCache(ops::Context& ctx, const CacheShape& shape, std::vector<std::int64_t> capacities)
+    : begins_(begins_of(capacities)) {
   for (std::int64_t layer = 0; layer < shape.layers; ++layer) {
     const auto rows = [&] { return ctx.allocate(shape.dtype, {begins_.back(), shape.columns}, Segment::kKvCache); };
     layers_.push_back({rows(), rows(), std::vector<std::int64_t>(capacities.size(), 0)});
   }
+}
+
+void DenseCache::reserve(ops::Context& ctx, const std::vector<std::int64_t>& capacities) {
+  const std::vector<std::int64_t> begins = begins_of(capacities);
+  if (begins.size() != begins_.size()) {
+    throw ShapeError(
+        fmt::format("DenseCache: room for {} sequences in a cache of {}", capacities.size(), begins_.size() - 1));
+  }
+  for (Layer& layer : layers_) {
+    for (std::size_t i = 0; i < capacities.size(); ++i) {
+      if (layer.held[i] > capacities[i]) {
+        throw ShapeError(
+            fmt::format("DenseCache: room for {} rows of sequence {}, {} are held", capacities[i], i, layer.held[i]));
+      }
+    }
+  }
+  for (Layer& layer : layers_) {
+    for (Tensor* rows : {&layer.key, &layer.value}) {
+      const Tensor moved = ctx.allocate(rows->dtype(), {begins.back(), rows->shape()[1]}, Segment::kKvCache);
+      for (std::size_t i = 0; i < capacities.size(); ++i) {
+        if (layer.held[i] > 0) {
+          ops::convert(ctx, moved.row_range(begins[i], begins[i] + layer.held[i]),
+                       rows->row_range(begins_[i], begins_[i] + layer.held[i]));
+        }
+      }
+      *rows = moved;
+    }
+  }
+  begins_ = begins;
 }
 
 std::int64_t DenseCache::bytes(const CacheShape& shape, std::int64_t rows) {

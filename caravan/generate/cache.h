@@ -14,11 +14,17 @@ struct CacheShape {
   DType dtype = DType::kF32;
 };
 
-// Memory is had at once and never grows: two tensors [sum of capacities, columns] a layer in Segment::kKvCache.
+// Memory is had at once and grows only when asked: two tensors [sum of capacities, columns] a layer in
+// Segment::kKvCache.
 class DenseCache final : public autograd::KvCache {
  public:
   // Room for capacities[i] rows of sequence i.  Throws ShapeError for a negative size, OutOfMemoryError.
   DenseCache(ops::Context& ctx, const CacheShape& shape, std::vector<std::int64_t> capacities);
+
+  // Room for capacities[i] rows of sequence i from now on; what is held stays.  One layer after the other is moved, so
+  // that only one is there twice.  Throws ShapeError when there is another number of sequences or less room than rows are
+  // held; OutOfMemoryError, and the cache is of no use afterwards.
+  void reserve(ops::Context& ctx, const std::vector<std::int64_t>& capacities);
 
   // What it takes of Segment::kKvCache for so many rows in all.
   static std::int64_t bytes(const CacheShape& shape, std::int64_t rows);

@@ -23,6 +23,17 @@ class Decoder {
 
   static CacheShape cache_shape(const model::Llama& model);
 
+  // Cuts sequence i back to its first `length` ids; what is appended next goes on from there, and only that is run.
+  // Throws ShapeError when it is shorter.
+  void keep(std::size_t i, std::int64_t length);
+
+  // Room for capacities[i] ids of sequence i from now on.  Throws as DenseCache::reserve.
+  void reserve(const std::vector<std::int64_t>& capacities);
+
+  // The ids of sequence i so far, and how many ids of all sequences went through the model.
+  const std::vector<std::int32_t>& sequence(std::size_t i) const { return sequences_.at(i); }
+  std::int64_t ids_run() const { return ids_run_; }
+
   // Appends ids[i], which may be empty, to sequence i in one pass.  Result: the logits after the last id of each
   // sequence that got any, [1, vocab] f32 (f64 for f64 models), in order; for others undefined tensors.
   // Throws ShapeError when there are more ids than room, OutOfMemoryError; the decoder is of no use afterwards.
@@ -33,6 +44,8 @@ class Decoder {
   const model::Llama* model_;
   DenseCache cache_;
   std::vector<std::vector<std::int32_t>> sequences_;  // all ids so far
+  std::vector<std::int64_t> lengths_;                 // of each sequence when its last rows were computed
+  std::int64_t ids_run_ = 0;
 };
 
 }  // namespace caravan::generate

@@ -88,6 +88,31 @@ std::optional<GgufTokenizer> read_gguf_tokenizer(const GgufFile& file) {
   return result;
 }
 
+tokenizer::TokenizerParts parts_of(const GgufTokenizer& tokenizer) {
+  tokenizer::TokenizerParts parts;
+  parts.model = tokenizer.model;
+  parts.pre = tokenizer.pre;
+  parts.vocabulary.resize(tokenizer.tokens.size());
+  for (std::size_t i = 0; i < tokenizer.tokens.size(); ++i) {
+    tokenizer::VocabularyEntry& entry = parts.vocabulary[i];
+    entry.text = tokenizer.tokens[i];
+    entry.score = tokenizer.scores.empty() ? 0.0F : tokenizer.scores[i];
+    entry.kind = tokenizer.kinds.empty() ? TokenKind::kNormal : tokenizer.kinds[i];
+  }
+  parts.merges.assign(tokenizer.merges.begin(), tokenizer.merges.end());
+  const auto id = [](const std::optional<std::int64_t>& found) {
+    return found ? std::optional(static_cast<std::int32_t>(*found)) : std::nullopt;
+  };
+  parts.bos = id(tokenizer.bos);
+  parts.eos = id(tokenizer.eos);
+  parts.pad = id(tokenizer.pad);
+  parts.unknown = id(tokenizer.unk);
+  parts.add_bos = tokenizer.add_bos;
+  parts.add_eos = tokenizer.add_eos;
+  parts.add_space_prefix = tokenizer.add_space_prefix;
+  return parts;
+}
+
 std::vector<GgufEntry> format_gguf_tokenizer(const GgufTokenizer& tokenizer) {
   std::vector<GgufEntry> out;
   const auto add = [&](const std::string& key, const checkpoint::GgufWriteValue& value) {

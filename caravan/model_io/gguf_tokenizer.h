@@ -1,6 +1,6 @@
 // The tokenizer in a GGUF file's metadata: plain vectors, from and to the file, from and to Hugging Face's files.
 //
-// Nothing here splits text: these vectors are what a tokenizer is made of.
+// Nothing here splits text: these vectors are what tokenizer::Tokenizer::assemble makes a tokenizer of.
 #pragma once
 
 #include <cstdint>
@@ -12,18 +12,11 @@
 #include <vector>
 
 #include "caravan/checkpoint/gguf.h"
+#include "caravan/tokenizer/parts.h"
 
 namespace caravan::model_io {
 
-// llama.cpp's kinds of tokens, by their numbers in the file.
-enum class TokenKind : std::int32_t {
-  kNormal = 1,
-  kUnknown = 2,
-  kControl = 3,      // special: BOS, EOS, roles of a chat
-  kUserDefined = 4,  // found in text before it is split
-  kUnused = 5,
-  kByte = 6,  // "<0x0A>"
-};
+using tokenizer::TokenKind;
 
 struct GgufTokenizer {
   std::string model;                // "gpt2": byte-level BPE; "llama": SentencePiece's; others exist
@@ -47,6 +40,9 @@ std::optional<GgufTokenizer> read_gguf_tokenizer(const checkpoint::GgufFile& fil
 // The metadata that read_gguf_tokenizer reads.
 std::vector<checkpoint::GgufEntry> format_gguf_tokenizer(const GgufTokenizer& tokenizer);
 
+// What tokenizer::Tokenizer::assemble takes, as views of these vectors.
+tokenizer::TokenizerParts parts_of(const GgufTokenizer& tokenizer);
+
 // Out of the texts of tokenizer.json, tokenizer_config.json and chat_template.jinja (the latter two may be empty), for a
 // model of `vocab_size` rows: ids without a token are unused, tokens beyond the rows are left out.  Byte-level BPE, and
 // BPE with byte fallback (Llama 2's), are understood; of another kind nothing comes back and `notes` says why, as it does
@@ -57,8 +53,8 @@ std::optional<GgufTokenizer> tokenizer_from_files(std::string_view tokenizer_jso
                                                   const std::string& source, std::vector<std::string>& notes);
 
 // Hugging Face's files, text by name: tokenizer.json, tokenizer_config.json and, where there is one,
-// chat_template.jinja.  Files that the metadata kept come back as they were; others are put together for "gpt2" and its
-// known ways of splitting.  Nothing, and a note, for other tokenizers; the template comes in any case.
+// chat_template.jinja.  Files that the metadata kept come back as they were; others are what
+// tokenizer::to_tokenizer_json makes of the vectors.  Where it cannot, a note says why; the template comes in any case.
 std::map<std::string, std::string> tokenizer_files(const GgufTokenizer& tokenizer, std::vector<std::string>& notes);
 
 }  // namespace caravan::model_io

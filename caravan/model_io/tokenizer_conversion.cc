@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
-#include <set>
 #include <unordered_map>
 #include <utility>
 
@@ -17,24 +16,6 @@ namespace caravan::model_io {
 namespace {
 
 constexpr std::int64_t kMaxTokens = std::int64_t{1} << 21;  // as many as a GGUF file may name
-
-// Ways of splitting that llama.cpp knows by a name.  The patterns are those of the models' own tokenizer.json files.
-struct Splitting {
-  const char* pre;
-  const char* pattern;  // of a Split step before ByteLevel; nullptr: ByteLevel's own
-  bool digits;          // single digits before that
-  bool ignore_merges;   // a piece that is a token as it stands is not merged
-};
-constexpr Splitting kSplittings[] = {
-    {"gpt-2", nullptr, false, false},
-    {"smollm", nullptr, true, false},
-    {"llama-bpe",
-     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
-     false, true},
-    {"qwen2",
-     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
-     false, false},
-};
 
 const Json* find(const Json& object, const char* name) {
   if (!object.is_object()) {
@@ -95,7 +76,7 @@ class FromFiles {
     read_vocabulary(*model);
     read_merges(*model, byte_level);
     if (byte_level) {
-      out_.pre = splitting_of(steps);
+      out_.pre = splitting_of(steps, flag_of(*model, "ignore_merges", false));
     } else {
       read_space_prefix(steps);
       mark_bytes(*model);
@@ -193,19 +174,19 @@ class FromFiles {
     }
   }
 
-  std::string splitting_of(const std::vector<Json>& steps) {
-    std::string pattern;
+  // A name that llama.cpp has for the way in which text is cut.
+  std::string splitting_of(const std::vector<Json>& steps, bool ignore_merges) {
+    std::vector<std::string> patterns;
     bool digits = false;
     bool odd = false;
     bool own_pattern = false;
     for (const Json& step : steps) {
       const std::string type = text_of(step, "type");
-      if (type == "Digits" && flag_of(step, "individual_digits", false)) {
+      if (type == "Digits" && patterns.empty() && flag_of(step, "individual_digits", false)) {
         digits = true;
-      } else if (type == "Split" && pattern.empty() && !flag_of(step, "invert", false)) {
+      } else if (type == "Split" && text_of(step, "behavior") == "Isolated" && !flag_of(step, "invert", false)) {
         const Json* wanted = find(step, "pattern");
-        pattern = wanted == nullptr ? "" : text_of(*wanted, "Regex");
-        odd = odd || pattern.empty() || text_of(step, "behavior") != "Isolated";
+        patterns.push_back(wanted == nullptr ? "" : text_of(*wanted, "Regex"));
       } else if (type == "ByteLevel") {
         own_pattern = flag_of(step, "use_regex", true);
         odd = odd || flag_of(step, "add_prefix_space", true);
@@ -213,17 +194,26 @@ class FromFiles {
         odd = true;
       }
     }
-    for (const Splitting& one : kSplittings) {
-      const bool same_pattern =
-          one.pattern == nullptr ? pattern.empty() && own_pattern : pattern == one.pattern && !own_pattern;
-      if (!odd && same_pattern && digits == one.digits) {
-        return one.pre;
+    const tokenizer::PreTokenizerForm* found = nullptr;
+    for (const tokenizer::PreTokenizerForm& form : tokenizer::pre_tokenizer_forms()) {
+      const bool same = !odd && digits == form.single_digits && own_pattern == form.patterns.empty() &&
+                        std::ranges::equal(patterns, form.patterns);
+      if (same &&
+          (found == nullptr || (found->ignore_merges != ignore_merges && form.ignore_merges == ignore_merges))) {
+        found = &form;
       }
     }
-    notes_.push_back(
-        "the tokenizer splits text in a way that llama.cpp has no name for: it will use GPT-2's, with other ids where "
-        "the two differ");
-    return kSplittings[0].pre;
+    if (found == nullptr) {
+      notes_.push_back(
+          "the tokenizer splits text in a way that llama.cpp has no name for: it will use GPT-2's, with other ids "
+          "where the two differ");
+      found = &tokenizer::pre_tokenizer_forms().front();
+    } else if (found->ignore_merges != ignore_merges) {
+      notes_.push_back(
+          fmt::format("the tokenizer {} words that are tokens, llama.cpp does {}with this way of splitting",
+                      ignore_merges ? "does not merge" : "merges", ignore_merges ? "" : "not "));
+    }
+    return std::string(found->names.front());
   }
 
   void read_space_prefix(const std::vector<Json>& steps) {
@@ -320,126 +310,6 @@ std::optional<std::string> template_of(const Json& config) {
 
 // --- the other way
 
-Json pre_tokenizer_json(const Splitting& splitting) {
-  Json steps = Json::array();
-  if (splitting.digits) {
-    steps.push_back({{"type", "Digits"}, {"individual_digits", true}});
-  }
-  if (splitting.pattern != nullptr) {
-    steps.push_back(
-        {{"type", "Split"}, {"pattern", {{"Regex", splitting.pattern}}}, {"behavior", "Isolated"}, {"invert", false}});
-  }
-  steps.push_back({{"type", "ByteLevel"},
-                   {"add_prefix_space", false},
-                   {"trim_offsets", true},
-                   {"use_regex", splitting.pattern == nullptr}});
-  return steps.size() == 1 ? steps[0] : Json{{"type", "Sequence"}, {"pretokenizers", steps}};
-}
-
-Json post_processor_json(const GgufTokenizer& tokenizer) {
-  const Json plain = {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", false}, {"use_regex", true}};
-  const bool before = tokenizer.add_bos.value_or(false) && tokenizer.bos;
-  const bool behind = tokenizer.add_eos.value_or(false) && tokenizer.eos;
-  if (!before && !behind) {
-    return plain;
-  }
-  Json single = Json::array();
-  Json pair = Json::array();
-  Json special = Json::object();
-  const auto add = [&](std::int64_t id, int type) {
-    const std::string& token = tokenizer.tokens[static_cast<std::size_t>(id)];
-    special[token] = {{"id", token}, {"ids", {id}}, {"tokens", {token}}};
-    return Json{{"SpecialToken", {{"id", token}, {"type_id", type}}}};
-  };
-  for (const auto& [sequence, type] : {std::pair("A", 0), std::pair("B", 1)}) {
-    Json one = Json::array();
-    if (before) {
-      one.push_back(add(*tokenizer.bos, type));
-    }
-    one.push_back({{"Sequence", {{"id", sequence}, {"type_id", type}}}});
-    if (behind) {
-      one.push_back(add(*tokenizer.eos, type));
-    }
-    if (type == 0) {
-      single = one;
-    }
-    pair.insert(pair.end(), one.begin(), one.end());
-  }
-  return {{"type", "Sequence"},
-          {"processors",
-           {plain, {{"type", "TemplateProcessing"}, {"single", single}, {"pair", pair}, {"special_tokens", special}}}}};
-}
-
-bool is_added(TokenKind kind) {
-  return kind == TokenKind::kControl || kind == TokenKind::kUserDefined || kind == TokenKind::kUnknown;
-}
-
-// tokenizer.json of a byte-level BPE.
-std::string byte_level_json(const GgufTokenizer& tokenizer, const Splitting& splitting) {
-  const auto kind_of = [&](std::size_t id) {
-    return tokenizer.kinds.empty() ? TokenKind::kNormal : tokenizer.kinds[id];
-  };
-  // Added tokens behind all others stand beside the vocabulary, as in the files of Llama 3; elsewhere they are in it too,
-  // since ids of tokens beside it are counted from its end.
-  std::size_t tail = tokenizer.tokens.size();
-  while (tail > 0 && (is_added(kind_of(tail - 1)) || kind_of(tail - 1) == TokenKind::kUnused)) {
-    --tail;
-  }
-  const bool holes =
-      std::any_of(tokenizer.kinds.begin() + static_cast<std::ptrdiff_t>(std::min(tail, tokenizer.kinds.size())),
-                  tokenizer.kinds.end(), [](TokenKind kind) { return kind == TokenKind::kUnused; });
-  const std::size_t in_vocabulary = holes ? tokenizer.tokens.size() : tail;
-  Json vocab = Json::object();
-  Json added = Json::array();
-  std::set<std::string> seen;
-  for (std::size_t id = 0; id < tokenizer.tokens.size(); ++id) {
-    const std::string& token = tokenizer.tokens[id];
-    const TokenKind kind = kind_of(id);
-    if (kind == TokenKind::kUnused || !seen.insert(token).second) {
-      continue;
-    }
-    if (id < in_vocabulary) {
-      // Behind the others without a search for the key: an ordered object would walk them all.
-      static_cast<Json::object_t::Container&>(vocab.get_ref<Json::object_t&>()).emplace_back(token, Json(id));
-    }
-    if (is_added(kind)) {
-      added.push_back({{"id", id},
-                       {"content", token},
-                       {"single_word", false},
-                       {"lstrip", false},
-                       {"rstrip", false},
-                       {"normalized", false},
-                       {"special", kind != TokenKind::kUserDefined}});
-    }
-  }
-  Json merges = Json::array();
-  for (const std::string& one : tokenizer.merges) {
-    merges.push_back(one);
-  }
-  const Json byte_level = {
-      {"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", true}, {"use_regex", true}};
-  Json json = Json::object();
-  json["version"] = "1.0";
-  json["truncation"] = nullptr;
-  json["padding"] = nullptr;
-  json["added_tokens"] = std::move(added);
-  json["normalizer"] = nullptr;
-  json["pre_tokenizer"] = pre_tokenizer_json(splitting);
-  json["post_processor"] = post_processor_json(tokenizer);
-  json["decoder"] = byte_level;
-  json["model"] = {{"type", "BPE"},
-                   {"dropout", nullptr},
-                   {"unk_token", nullptr},
-                   {"continuing_subword_prefix", nullptr},
-                   {"end_of_word_suffix", nullptr},
-                   {"fuse_unk", false},
-                   {"byte_fallback", false},
-                   {"ignore_merges", splitting.ignore_merges}};
-  json["model"]["vocab"] = std::move(vocab);
-  json["model"]["merges"] = std::move(merges);
-  return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
-}
-
 std::string config_json(const GgufTokenizer& tokenizer) {
   Json json = Json::object();
   const auto put = [&](const char* name, std::optional<std::int64_t> id) {
@@ -460,22 +330,6 @@ std::string config_json(const GgufTokenizer& tokenizer) {
   json["clean_up_tokenization_spaces"] = false;
   json["tokenizer_class"] = "PreTrainedTokenizerFast";
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
-}
-
-// llama.cpp has several names for one way of splitting.
-const Splitting* splitting_named(const std::string& pre) {
-  static constexpr std::pair<const char*, const char*> kOtherNames[] = {
-      {"gpt2", "gpt-2"}, {"llama3", "llama-bpe"}, {"llama-v3", "llama-bpe"}};
-  std::string name = pre.empty() ? "gpt-2" : pre;
-  for (const auto& [other, usual] : kOtherNames) {
-    name = name == other ? usual : name;
-  }
-  for (const Splitting& one : kSplittings) {
-    if (name == one.pre) {
-      return &one;
-    }
-  }
-  return nullptr;
 }
 
 }  // namespace
@@ -501,15 +355,13 @@ std::map<std::string, std::string> tokenizer_files(const GgufTokenizer& tokenize
     files["tokenizer.json"] = tokenizer.tokenizer_json;
     files["tokenizer_config.json"] =
         tokenizer.tokenizer_config.empty() ? config_json(tokenizer) : tokenizer.tokenizer_config;
-  } else if (tokenizer.model != "gpt2") {
-    notes.push_back(fmt::format("the tokenizer is not written: GGUF's kind \"{}\" is not turned into a tokenizer.json",
-                                printable(tokenizer.model, 40)));
-  } else if (const Splitting* splitting = splitting_named(tokenizer.pre)) {
-    files["tokenizer.json"] = byte_level_json(tokenizer, *splitting);
-    files["tokenizer_config.json"] = config_json(tokenizer);
   } else {
-    notes.push_back(fmt::format("the tokenizer is not written: its way of splitting text, \"{}\", is not known here",
-                                printable(tokenizer.pre, 40)));
+    try {
+      files["tokenizer.json"] = tokenizer::to_tokenizer_json(parts_of(tokenizer), "tokenizer.ggml");
+      files["tokenizer_config.json"] = config_json(tokenizer);
+    } catch (const Error& error) {
+      notes.push_back(fmt::format("the tokenizer is not written: {}", error.what()));
+    }
   }
   if (tokenizer.chat_template) {
     files["chat_template.jinja"] = *tokenizer.chat_template;

@@ -1,6 +1,8 @@
 #include "caravan/tokenizer/added_tokens.h"
 
 #include <algorithm>
+#include <iterator>
+#include <utility>
 
 #include "caravan/tokenizer/unicode.h"
 #include "caravan/tokenizer/utf8.h"
@@ -58,7 +60,14 @@ bool AddedTokenFinder::add(std::string_view key, const AddedToken& token) {
   }
   token_of_node_[node] = static_cast<std::int32_t>(tokens_.size());
   tokens_.push_back(token);
-  starts_[static_cast<unsigned char>(key[0])] = true;
+  if (!std::exchange(is_start_[static_cast<unsigned char>(key[0])], true)) {
+    starts_ += key[0];
+  }
+  if (key.size() > 1) {
+    is_second_[static_cast<unsigned char>(key[1])] = true;
+  } else {
+    std::fill(std::begin(is_second_), std::end(is_second_), true);
+  }
   return true;
 }
 
@@ -78,14 +87,23 @@ std::pair<std::size_t, std::size_t> AddedTokenFinder::match_at(std::string_view 
   return best;
 }
 
+std::size_t AddedTokenFinder::next_start(std::string_view text, std::size_t at) const {
+  while (at < text.size()) {
+    // Nearly always one byte begins them all, "<".
+    at = starts_.size() == 1 ? std::min(text.find(starts_[0], at), text.size()) : at;
+    if (at + 1 >= text.size() || (is_start_[static_cast<unsigned char>(text[at])] &&
+                                  is_second_[static_cast<unsigned char>(text[at + 1])])) {
+      break;
+    }
+    ++at;
+  }
+  return at;
+}
+
 std::vector<AddedStretch> AddedTokenFinder::split(std::string_view text, bool plain) const {
   std::vector<AddedStretch> stretches;
   std::size_t covered = 0;
-  for (std::size_t at = 0; at < text.size() && !tokens_.empty();) {
-    if (!starts_[static_cast<unsigned char>(text[at])]) {
-      ++at;
-      continue;
-    }
+  for (std::size_t at = 0; !tokens_.empty() && (at = next_start(text, at)) < text.size();) {
     const auto [number, length] = match_at(text, at);
     if (length == 0) {
       ++at;

@@ -39,13 +39,17 @@ class AddedTokenFinder {
   std::vector<AddedStretch> split(std::string_view text, bool plain) const;
 
  private:
+  // The next place from `at` on where a token may begin.
+  std::size_t next_start(std::string_view text, std::size_t at) const;
   // The longest token at `at`: its number and length, or length 0.
   std::pair<std::size_t, std::size_t> match_at(std::string_view text, std::size_t at) const;
 
   std::vector<AddedToken> tokens_;
   std::vector<std::int32_t> token_of_node_ = {-1};             // of the tree of keys; node 0 is its root
   std::unordered_map<std::uint64_t, std::uint32_t> children_;  // node * 256 + byte
-  bool starts_[256] = {};                                      // first bytes of keys
+  std::string starts_;                                         // first bytes of keys, each once
+  bool is_start_[256] = {};
+  bool is_second_[256] = {};  // second bytes of keys; every byte, when a key has one byte alone
 };
 
 }  // namespace caravan::tokenizer

@@ -1,12 +1,17 @@
-// The merges of a byte-level BPE model.
+// The merges of a BPE model, over bytes or over characters.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <cstring>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "caravan/tokenizer/pages.h"
+#include "caravan/tokenizer/piece_scan.h"
 
 namespace caravan::tokenizer {
 
@@ -19,9 +24,24 @@ class MergeTable {
     std::int32_t id = -1;
   };
 
+  MergeTable();
   void reserve(std::size_t count);
   // A pair that comes again takes the place of the first.
   void put(std::int32_t left, std::int32_t right, Merge merge);
+  // Of a pair that will be put or looked for soon.
+  void prefetch(std::int32_t left, std::int32_t right) const {
+    __builtin_prefetch(&slots_[hash(key_of(left, right)) & mask_]);
+  }
+  // Calls each(left, right, merge) in no order.
+  template <typename Each>
+  void for_each(Each each) const {
+    for (std::size_t i = 0; i <= mask_; ++i) {
+      if (slots_[i].key != 0) {
+        const std::uint64_t pair = slots_[i].key - 1;
+        each(static_cast<std::int32_t>(pair >> 32), static_cast<std::int32_t>(pair), slots_[i].merge);
+      }
+    }
+  }
   Merge find(std::int32_t left, std::int32_t right) const {
     const std::uint64_t key = key_of(left, right);
     for (std::size_t i = hash(key);; ++i) {
@@ -29,20 +49,20 @@ class MergeTable {
       if (slot.key == key) {
         return slot.merge;
       }
-      if (slot.key == kEmpty) {
+      if (slot.key == 0) {
         return {};
       }
     }
   }
 
  private:
-  static constexpr std::uint64_t kEmpty = ~std::uint64_t{0};
   struct Slot {
-    std::uint64_t key = kEmpty;
+    std::uint64_t key = 0;  // 0: free
     Merge merge;
   };
+  // Ids are not negative, so that one more fits.
   static std::uint64_t key_of(std::int32_t left, std::int32_t right) {
-    return std::uint64_t{static_cast<std::uint32_t>(left)} << 32 | static_cast<std::uint32_t>(right);
+    return (std::uint64_t{static_cast<std::uint32_t>(left)} << 32 | static_cast<std::uint32_t>(right)) + 1;
   }
   static std::size_t hash(std::uint64_t key) {
     // The finaliser of MurmurHash3.
@@ -51,10 +71,74 @@ class MergeTable {
     key ^= key >> 33;
     return static_cast<std::size_t>(key);
   }
+  void make_slots(std::size_t count);
 
-  std::vector<Slot> slots_ = std::vector<Slot>(2);
-  std::size_t mask_ = 1;
+  Pages memory_;
+  Slot* slots_ = nullptr;  // in memory_
+  std::size_t mask_ = 0;
   std::size_t count_ = 0;
+};
+
+// A piece of at most 15 bytes as two words: its bytes, zeros, and in the last byte their number.
+struct ShortKey {
+  static constexpr std::size_t kMost = 15;
+  std::uint64_t low;
+  std::uint64_t high;
+  bool operator==(const ShortKey&) const = default;
+
+  // Of `length` bytes of a text from `at` on.
+  static ShortKey of(std::string_view text, std::size_t at, std::size_t length) {
+    ShortKey key;
+    if (text.size() - at >= sizeof key) {
+      std::memcpy(&key, text.data() + at, sizeof key);
+      // Shifts by 64 and more are avoided: all but the last byte of 8, then that one.
+      const unsigned low = 8 * static_cast<unsigned>(length < 8 ? length : 8);
+      const unsigned high = 8 * static_cast<unsigned>(length < 8 ? 0 : length - 8);
+      key.low &= low == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << low) - 1;
+      key.high &= (std::uint64_t{1} << high) - 1;
+    } else {
+      key = {};
+      std::memcpy(&key, text.data() + at, length);
+    }
+    key.high |= std::uint64_t{length} << 56;
+    return key;
+  }
+  // The two halves of a product of 128 bits, folded; the factors are random odd numbers.
+  std::uint64_t hash() const {
+    __extension__ using Wide = unsigned __int128;
+    const Wide product = static_cast<Wide>(low ^ 0x9E3779B97F4A7C15) * (high ^ 0xD1B54A32D192ED03);
+    return (static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64)) * 0xC2B2AE3D27D4EB4F;
+  }
+};
+
+// Tokens of at most 15 bytes, found in one step.
+class ShortTokens {
+ public:
+  void reserve(std::size_t count);
+  void put(std::string_view token, std::int32_t id);
+  std::int32_t find(const ShortKey& key) const {  // -1: there is none
+    for (std::size_t i = key.hash() >> shift_, steps = 0; steps < kMostSteps && slots_ != nullptr; ++i, ++steps) {
+      const Slot& slot = slots_[i];
+      if (slot.key == key) {
+        return slot.id;
+      }
+      if (slot.key.high == 0) {
+        break;
+      }
+    }
+    return -1;
+  }
+
+ private:
+  // A token that would stand further from its place is left out: it is merged like any piece.
+  static constexpr std::size_t kMostSteps = 16;
+  struct Slot {
+    ShortKey key;
+    std::int32_t id;
+  };
+  Pages memory_;
+  Slot* slots_ = nullptr;  // in memory_
+  unsigned shift_ = 0;
 };
 
 // Tokens by their bytes.
@@ -67,6 +151,7 @@ class TokenTable {
 
   std::optional<std::int32_t> find(std::string_view bytes) const;
   bool has(std::int32_t id) const;
+  bool is_searchable(std::int32_t id) const { return has(id) && entries_[static_cast<std::size_t>(id)].searchable != 0; }
   std::string_view bytes(std::int32_t id) const;
   std::int64_t size() const { return static_cast<std::int64_t>(entries_.size()); }  // the largest id, plus one
 
@@ -84,37 +169,74 @@ class TokenTable {
   std::vector<std::int32_t> slots_;
 };
 
+// Characters and their ids, in pages of 256.
+class CharacterTable {
+ public:
+  // At most as many pages as there are of Unicode: 0x1100.
+  void put(char32_t character, std::int32_t id);
+  std::int32_t find(char32_t character) const {  // -1: it has none
+    const std::size_t page = character >> 8;
+    return page < pages_.size() ? ids_[pages_[page] * kPage + (character & 0xFF)] : -1;
+  }
+
+ private:
+  static constexpr std::size_t kPage = 256;
+  std::vector<std::uint32_t> pages_;  // of each page, its place in ids_; place 0 is an empty one
+  std::vector<std::int32_t> ids_ = std::vector<std::int32_t>(kPage, -1);
+};
+
 struct BpeModel {
-  std::array<std::int32_t, 256> byte_ids{};  // -1: the vocabulary has no such byte, and text loses it
+  // What is merged at first.
+  enum class Symbols { kBytes, kCharacters };
+  Symbols symbols = Symbols::kBytes;
+  // kBytes: the byte's token.  kCharacters: <0x00> to <0xFF>, which stand for the bytes of a character that has no
+  // token.  -1: the vocabulary has no such token.
+  std::array<std::int32_t, 256> byte_ids{};
+  CharacterTable characters;   // kCharacters
+  bool byte_fallback = false;  // kCharacters: byte_ids are used
+  std::int32_t unknown = -1;   // kCharacters: the token of a character that has none and whose bytes have none
+  bool fuse_unknown = false;   // characters without a token that follow each other are one unknown
+  // No token that merging can make holds U+2581 behind another character: a piece may be cut before it.
+  bool cut_before_space = false;
+  // kCharacters: where else a text may be cut, and nothing else of it changes; null where that is not so.
+  std::shared_ptr<const PairCuts> cuts;
+
   MergeTable merges;
   TokenTable tokens;
   bool ignore_merges = false;  // a piece that is a token as it stands is not merged
 
-  // Appends the ids of one piece: O(n log n) whatever it holds.
-  void encode(std::string_view piece, std::vector<std::int32_t>& ids) const;
-};
+  // Makes what encode() finds short pieces with that are tokens as they stand.  To be called once all merges are there.
+  void index_words();
 
-// Pieces of one text and their ids: words come again.  Lives as long as a call, so that no thread sees another's.
-class PieceCache {
- public:
-  explicit PieceCache(const BpeModel& model) : model_(model) {}
-  void encode(std::string_view piece, std::vector<std::int32_t>& ids);
+  // Appends the ids of one piece: O(n log n) whatever it holds.  A byte or character for which there is neither a token
+  // nor an unknown is lost, as in `tokenizers`.
+  void encode(std::string_view piece, std::vector<std::int32_t>& ids) const;
+  // What encode() merges: one id a byte or character, as far as they have one.
+  void start(std::string_view piece, std::vector<std::int32_t>& symbols) const;
 
  private:
-  struct Slot {
-    std::uint64_t hash = 0;
-    std::uint32_t piece = 0;   // offset in pieces_
-    std::uint32_t ids = 0;     // offset in ids_
-    std::uint16_t length = 0;  // bytes; 0: free
-    std::uint16_t count = 0;   // ids
+  // What a token is merged from.
+  struct Parts {
+    std::int32_t left = -1;
+    std::int32_t right = -1;
+    std::uint32_t rank = MergeTable::kNoRank;  // of a token that is not merged: none
   };
-  void grow();
+  bool merges_into(std::int32_t id) const;
 
-  const BpeModel& model_;
-  std::vector<Slot> slots_;
-  std::size_t used_ = 0;
-  std::string pieces_;
-  std::vector<std::int32_t> ids_;
+  ShortTokens words_;
+  std::vector<Parts> parts_;  // by id; empty where one does not know
 };
+
+// U+2581, which stands for a space in SentencePiece's vocabularies.
+inline constexpr std::string_view kSpaceSymbol = "\xE2\x96\x81";
+
+// A token with a space for every U+2581.
+std::string with_plain_spaces(std::string_view token);
+
+// Whether U+2581 stands behind another character.
+bool holds_inner_space(std::string_view token);
+
+// The end of the stretch from `at` on that BpeModel::cut_before_space lets stand alone.
+std::size_t word_end(std::string_view text, std::size_t at);
 
 }  // namespace caravan::tokenizer

@@ -74,9 +74,81 @@ Spaces spaces_at(std::string_view text, std::size_t at) {
   return spaces;
 }
 
+// Up to `most` numbers, of which the first is at `at`.
+std::size_t numbers_end(std::string_view text, std::size_t at, int most) {
+  for (int count = 0; count < most; ++count) {
+    const Seen next = look(text, at);
+    if (next.length == 0 || next.kind != CharKind::kNumber) {
+      break;
+    }
+    at += next.length;
+  }
+  return at;
+}
+
 // \s+(?!\S)|\s+: before a word its last space is left to the word, unless it is the only one.
 std::size_t spaces_end(std::string_view text, std::size_t at, const Spaces& spaces) {
   return spaces.end == text.size() || spaces.last == at ? spaces.end : spaces.last;
+}
+
+CaseKind case_at(std::string_view text, std::size_t at) {
+  return at < text.size() ? case_of(code_point_at(text, at).value) : CaseKind::kNone;
+}
+
+// The end of the run of characters that `in` holds for, from `at`.
+template <typename In>
+std::size_t case_run_end(std::string_view text, std::size_t at, In in) {
+  while (at < text.size()) {
+    const CodePoint character = code_point_at(text, at);
+    if (!in(case_of(character.value))) {
+      break;
+    }
+    at += character.length;
+  }
+  return at;
+}
+
+bool is_upper(CaseKind kind) {
+  return kind == CaseKind::kUpper || kind == CaseKind::kEither;
+}
+bool is_lower(CaseKind kind) {
+  return kind == CaseKind::kLower || kind == CaseKind::kEither;
+}
+
+// [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+ from `at`, or 0.  The first run is greedy and gives back no
+// more than the second needs: without a small letter behind it, up to the last character that is of both.
+std::size_t mixed_word_end(std::string_view text, std::size_t at) {
+  std::size_t last_either = 0;
+  std::size_t end = at;
+  while (end < text.size()) {
+    const CodePoint character = code_point_at(text, end);
+    const CaseKind kind = case_of(character.value);
+    if (!is_upper(kind)) {
+      break;
+    }
+    end += character.length;
+    last_either = kind == CaseKind::kEither ? end : last_either;
+  }
+  return case_at(text, end) == CaseKind::kLower ? case_run_end(text, end, is_lower) : last_either;
+}
+
+// [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]* from `at`, or 0.
+std::size_t capital_word_end(std::string_view text, std::size_t at) {
+  const std::size_t end = case_run_end(text, at, is_upper);
+  return end == at ? 0 : case_run_end(text, end, is_lower);
+}
+
+// The word that the piece at `at` is, with the one character that may stand before it; 0 when it is none.
+std::size_t o200k_word_end(std::string_view text, std::size_t at, const Seen& first) {
+  const bool leads = first.kind == CharKind::kOther || first.kind == CharKind::kSpace;
+  for (const auto word_end : {&mixed_word_end, &capital_word_end}) {
+    std::size_t end = leads ? word_end(text, at + first.length) : 0;
+    end = end > 0 ? end : word_end(text, at);
+    if (end > 0) {
+      return end < text.size() && text[end] == '\'' ? end + contraction_length(text, end, /*any_case=*/true) : end;
+    }
+  }
+  return 0;
 }
 
 }  // namespace
@@ -106,15 +178,7 @@ std::size_t llama3_piece_end(std::string_view text, std::size_t at, int digits) 
     return run_end(text, at + first.length, CharKind::kLetter);
   }
   if (first.kind == CharKind::kNumber) {
-    std::size_t end = at + first.length;
-    for (int count = 1; count < digits; ++count) {
-      const Seen next = look(text, end);
-      if (next.length == 0 || next.kind != CharKind::kNumber) {
-        break;
-      }
-      end += next.length;
-    }
-    return end;
+    return numbers_end(text, at, digits);
   }
   const Seen second = look(text, at + first.length);
   if (first.kind != CharKind::kNewline && second.kind == CharKind::kLetter) {
@@ -125,6 +189,26 @@ std::size_t llama3_piece_end(std::string_view text, std::size_t at, int digits) 
   if (first.kind == CharKind::kOther || leading) {
     const std::size_t end = run_end(text, at + first.length, CharKind::kOther);
     return run_end(text, end, CharKind::kNewline);
+  }
+  const Spaces spaces = spaces_at(text, at);
+  return spaces.newlines_end > 0 ? spaces.newlines_end : spaces_end(text, at, spaces);
+}
+
+std::size_t o200k_piece_end(std::string_view text, std::size_t at) {
+  const Seen first = look(text, at);
+  if (const std::size_t end = o200k_word_end(text, at, first)) {
+    return end;
+  }
+  if (first.kind == CharKind::kNumber) {
+    return numbers_end(text, at, 3);
+  }
+  const Seen second = look(text, at + first.length);
+  if (first.kind == CharKind::kOther || (first.value == ' ' && second.length > 0 && second.kind == CharKind::kOther)) {
+    std::size_t end = run_end(text, at + first.length, CharKind::kOther);
+    while (end < text.size() && (text[end] == '\r' || text[end] == '\n' || text[end] == '/')) {
+      ++end;
+    }
+    return end;
   }
   const Spaces spaces = spaces_at(text, at);
   return spaces.newlines_end > 0 ? spaces.newlines_end : spaces_end(text, at, spaces);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <unordered_map>
@@ -10,30 +11,33 @@
 
 #include "caravan/tokenizer/added_tokens.h"
 #include "caravan/tokenizer/bpe.h"
-#include "caravan/tokenizer/pattern.h"
-#include "caravan/tokenizer/split.h"
+#include "caravan/tokenizer/decoder.h"
+#include "caravan/tokenizer/normalizer.h"
+#include "caravan/tokenizer/piece_cache.h"
+#include "caravan/tokenizer/piece_encoder.h"
+#include "caravan/tokenizer/sentencepiece.h"
 #include "caravan/tokenizer/tokenizer.h"
-#include "caravan/tokenizer/unicode.h"
 
 namespace caravan::tokenizer {
 
-// One step of the pre-tokenizer: every piece so far is taken apart further.
-struct SplitStep {
-  enum class Kind { kGpt2, kLlama3, kPattern, kPrefixSpace };
-  Kind kind = Kind::kGpt2;  // kPrefixSpace: a piece that does not begin with a space gets one
-  int digits = 3;           // of kLlama3
-  std::optional<Pattern> pattern;
-  SplitBehavior behavior = SplitBehavior::kIsolated;
-  bool invert = false;  // what lies between matches counts as the matches
-};
-
 struct Tokenizer::Table {
-  std::vector<NormalForm> normal_forms;
-  AddedTokenFinder raw_added;         // looked for in the text as it is
+  AddedTokenFinder raw_added;  // looked for in the text as it is
+  // What lies between these goes either through `pieces`, which has a normaliser of its own and merges with `model`, or
+  // through the rest of these.
+  std::unique_ptr<const SentencePieceModel> pieces;
+  bool prefixes_every_stretch = true;  // of pieces: the dummy prefix also behind an added token
+  std::vector<NormalizerStep> normalizer;
   AddedTokenFinder normalized_added;  // looked for in the normalised text
   std::vector<SplitStep> steps;
-  BpeModel model;
-  std::vector<std::int32_t> prefix;  // of the post-processor's template
+
+  // A space of the text stands for U+2581 and nothing else happens to it, so that it is merged as it is, without a copy;
+  // finish() finds out.
+  bool spaced = false;
+
+  BpeModel model;  // its tokens are all there are, whatever encodes
+  DecodeRules decoder;
+  TokenTable shown;                  // the bytes each token stands for, where they are not the model's own
+  std::vector<std::int32_t> prefix;  // of the template
   std::vector<std::int32_t> suffix;
 
   std::unordered_map<std::string, std::int32_t> odd_ids;  // tokens that model.tokens.find does not know, as spelled
@@ -42,11 +46,19 @@ struct Tokenizer::Table {
   std::optional<std::int32_t> bos;
   std::optional<std::int32_t> eos;
   std::optional<std::int32_t> pad;
-  bool add_bos = true;  // of tokenizer_config.json
+  bool add_bos = true;  // to documents
   bool add_eos = true;
   std::string fingerprint;
 
+  // The one thing that changes: what calls remember of the pieces they met.
+  mutable PieceCaches caches;
+
+  // The vocabulary spells bytes in GPT-2's alphabet.
+  bool byte_level() const { return model.symbols == BpeModel::Symbols::kBytes; }
   std::optional<std::int32_t> id_of(std::string_view token) const;
+  // To be called once, when all tokens are there: makes what bytes() needs.  Throws FormatError, which `source` opens.
+  void finish(const std::string& source);
+  bool has_plain_spaces() const;
 };
 
 }  // namespace caravan::tokenizer

@@ -7,9 +7,9 @@
 #include <utility>
 
 #include "caravan/base/error.h"
-#include "caravan/base/file.h"
 #include "caravan/base/text.h"
 #include "caravan/tokenizer/byte_alphabet.h"
+#include "caravan/tokenizer/pages.h"
 #include "caravan/tokenizer/table.h"
 #include "caravan/tokenizer/utf8.h"
 
@@ -17,81 +17,68 @@ namespace caravan::tokenizer {
 
 namespace {
 
-constexpr std::int64_t kMaxTokenizerBytes = std::int64_t{64} << 20;
-constexpr std::int64_t kMaxConfigBytes = std::int64_t{4} << 20;
+constexpr std::size_t kSpareIds = 64;  // beyond what a text is guessed to give
+constexpr std::size_t kMaxShownBytes = std::size_t{64} << 20;  // as large as a file may be
 
-// Takes ordinary text through the steps of the pre-tokenizer and merges what comes out.
-class PieceEncoder {
+// What one call needs to turn ordinary text into ids.
+class TextEncoder {
  public:
-  PieceEncoder(const Tokenizer::Table& table, std::vector<std::int32_t>& ids)
-      : steps_(table.steps), cache_(table.model), ids_(ids) {}
+  TextEncoder(const Tokenizer::Table& table, bool plain, std::vector<std::int32_t>& ids)
+      : table_(table),
+        plain_(plain),
+        ids_(ids),
+        cache_(table.caches.lend(table.model, table.spaced ? PieceCache::Spaces::kPlain : PieceCache::Spaces::kSpelled)),
+        steps_(table.steps, table.model, *cache_, ids) {}
 
-  void encode(std::string_view text, std::size_t step = 0) {
-    if (text.empty()) {
-      return;
-    }
-    if (step == steps_.size()) {
-      cache_.encode(text, ids_);
-      return;
-    }
-    const SplitStep& one = steps_[step];
-    switch (one.kind) {
-      case SplitStep::Kind::kPrefixSpace:
-        if (text[0] == ' ') {
-          return encode(text, step + 1);
-        }
-        return encode(std::string(" ").append(text), step + 1);
-      case SplitStep::Kind::kGpt2:
-        return scan(text, step, [](std::string_view all, std::size_t at) { return gpt2_piece_end(all, at); });
-      case SplitStep::Kind::kLlama3:
-        return scan(text, step, [digits = one.digits](std::string_view all, std::size_t at) {
-          return llama3_piece_end(all, at, digits);
-        });
-      case SplitStep::Kind::kPattern:
-        break;
-    }
-    std::vector<Stretch> stretches = one.pattern->find(text);
-    for (Stretch& stretch : stretches) {
-      stretch.is_match = stretch.is_match != one.invert;
-    }
-    for (const Stretch& piece : split_pieces(std::move(stretches), one.behavior)) {
-      encode(text.substr(piece.begin, piece.end - piece.begin), step + 1);
+  void encode(std::string_view text) {
+    cache_->expect(text.size());
+    for (const AddedStretch& stretch : table_.raw_added.split(text, plain_)) {
+      if (stretch.id >= 0) {
+        ids_.push_back(stretch.id);
+      } else {
+        ordinary(text.substr(stretch.begin, stretch.end - stretch.begin), stretch.begin == 0);
+      }
     }
   }
 
  private:
-  template <typename PieceEnd>
-  void scan(std::string_view text, std::size_t step, PieceEnd piece_end) {
-    for (std::size_t at = 0; at < text.size();) {
-      const std::size_t end = piece_end(text, at);
-      encode(text.substr(at, end - at), step + 1);
-      at = end;
+  void ordinary(std::string_view text, bool begins_text) {
+    if (table_.pieces) {
+      return table_.pieces->encode(text, begins_text || table_.prefixes_every_stretch, *cache_, ids_);
+    }
+    if (table_.spaced) {
+      return encode_spaced(text, wants_prefix(text, begins_text), table_.model, *cache_, ids_);
+    }
+    std::string normalized;
+    if (!table_.normalizer.empty()) {
+      normalized = normalize(table_.normalizer, text);
+      text = normalized;
+    }
+    for (const AddedStretch& stretch : table_.normalized_added.split(text, plain_)) {
+      if (stretch.id >= 0) {
+        ids_.push_back(stretch.id);
+      } else {
+        steps_.encode(text.substr(stretch.begin, stretch.end - stretch.begin), begins_text && stretch.begin == 0);
+      }
     }
   }
 
-  const std::vector<SplitStep>& steps_;
-  PieceCache cache_;
+  // Of a text that is merged as it is: what Prepend or Metaspace would put before it.
+  bool wants_prefix(std::string_view text, bool begins_text) const {
+    if (table_.steps.empty()) {
+      return !text.empty() && table_.normalizer.front().kind == NormalizerStep::Kind::kPrepend;
+    }
+    const PrependScheme scheme = table_.steps.front().scheme;
+    return (scheme == PrependScheme::kAlways || (scheme == PrependScheme::kFirst && begins_text)) && !text.empty() &&
+           text[0] != ' ' && !text.starts_with(kSpaceSymbol);
+  }
+
+  const Tokenizer::Table& table_;
+  bool plain_;
   std::vector<std::int32_t>& ids_;
+  PieceCaches::Lent cache_;
+  PieceEncoder steps_;
 };
-
-void encode_plain_text(const Tokenizer::Table& table, std::string_view text, bool plain, PieceEncoder& pieces,
-                       std::vector<std::int32_t>& ids) {
-  std::string normalized;
-  if (!table.normal_forms.empty()) {
-    normalized = text;
-    for (const NormalForm form : table.normal_forms) {
-      normalized = normalize(form, normalized);
-    }
-    text = normalized;
-  }
-  for (const AddedStretch& stretch : table.normalized_added.split(text, plain)) {
-    if (stretch.id >= 0) {
-      ids.push_back(stretch.id);
-    } else {
-      pieces.encode(text.substr(stretch.begin, stretch.end - stretch.begin));
-    }
-  }
-}
 
 void check_id(const Tokenizer::Table& table, std::int32_t id) {
   if (id < 0 || id >= table.model.tokens.size()) {
@@ -113,38 +100,71 @@ std::optional<std::int32_t> Tokenizer::Table::id_of(std::string_view token) cons
   if (first_invalid_byte(token)) {
     return std::nullopt;
   }
+  if (!byte_level()) {
+    return model.tokens.find(token);
+  }
   const auto bytes = spelled_bytes(token);
   return bytes ? model.tokens.find(*bytes) : std::nullopt;
 }
 
-Tokenizer Tokenizer::load(const std::filesystem::path& path) {
-  std::error_code ignored;
-  const std::filesystem::path file = std::filesystem::is_directory(path, ignored) ? path / "tokenizer.json" : path;
-  const std::string json = read_text_file(file, kMaxTokenizerBytes);
-  const std::filesystem::path config = file.parent_path() / "tokenizer_config.json";
-  const bool configured = std::filesystem::exists(config, ignored);
-  return parse(json, file.string(), configured ? read_text_file(config, kMaxConfigBytes) : "");
+// Spaces become U+2581 by a Replace, behind a Prepend perhaps, or by a Metaspace that cuts nothing.
+bool Tokenizer::Table::has_plain_spaces() const {
+  const auto replaces = [](const NormalizerStep& step) {
+    return step.kind == NormalizerStep::Kind::kReplace && step.literal == " " && step.content == kSpaceSymbol;
+  };
+  const auto prepends = [](const NormalizerStep& step) {
+    return step.kind == NormalizerStep::Kind::kPrepend && step.content == kSpaceSymbol;
+  };
+  if (!model.cuts || !normalized_added.empty()) {
+    return false;
+  }
+  if (steps.empty()) {
+    return (normalizer.size() == 1 && replaces(normalizer[0])) ||
+           (normalizer.size() == 2 && prepends(normalizer[0]) && replaces(normalizer[1]));
+  }
+  return normalizer.empty() && steps.size() == 1 && steps[0].kind == SplitStep::Kind::kMetaspace &&
+         steps[0].mark == kSpaceSymbol && !steps[0].cuts;
+}
+
+void Tokenizer::Table::finish(const std::string& source) {
+  model.index_words();
+  spaced = pieces ? pieces->has_plain_spaces() : has_plain_spaces();
+  if (decoder.kind == DecodeRules::Kind::kBytes) {
+    return;
+  }
+  std::size_t total = 0;
+  for (std::int32_t id = 0; id < model.tokens.size(); ++id) {
+    if (!model.tokens.has(id)) {
+      continue;
+    }
+    const std::string bytes = bytes_of(decoder, id, model.tokens.bytes(id));
+    total += bytes.size();
+    if (total > kMaxShownBytes) {
+      throw FormatError(fmt::format("{}: the tokens decode to more than {} bytes", source, grouped(kMaxShownBytes)));
+    }
+    shown.put(id, bytes, /*searchable=*/false);
+  }
 }
 
 std::vector<std::int32_t> Tokenizer::encode(std::string_view text, const EncodeOptions& options) const {
-  require_utf8(text);
+  std::string mended;
+  if (!table_->pieces) {
+    require_utf8(text);
+  } else if (first_invalid_byte(text)) {
+    mended = lossy_utf8_by_byte(text);
+    text = mended;
+  }
   if (text.size() > std::numeric_limits<std::int32_t>::max()) {
     throw InputError(fmt::format("a text of {} bytes is too long to encode at once; cut it into smaller ones",
                                  grouped(static_cast<std::int64_t>(text.size()))));
   }
   std::vector<std::int32_t> ids;
-  ids.reserve(text.size() / 3 + table_->prefix.size() + table_->suffix.size());
+  ids.reserve(text.size() / 3 + kSpareIds + table_->prefix.size() + table_->suffix.size());
+  prefer_large_pages(ids.data(), ids.capacity() * sizeof(std::int32_t));
   if (options.add_special) {
-    ids = table_->prefix;
+    ids.insert(ids.end(), table_->prefix.begin(), table_->prefix.end());
   }
-  PieceEncoder pieces(*table_, ids);
-  for (const AddedStretch& stretch : table_->raw_added.split(text, options.plain)) {
-    if (stretch.id >= 0) {
-      ids.push_back(stretch.id);
-    } else {
-      encode_plain_text(*table_, text.substr(stretch.begin, stretch.end - stretch.begin), options.plain, pieces, ids);
-    }
-  }
+  TextEncoder(*table_, options.plain, ids).encode(text);
   if (options.add_special) {
     ids.insert(ids.end(), table_->suffix.begin(), table_->suffix.end());
   }
@@ -154,6 +174,7 @@ std::vector<std::int32_t> Tokenizer::encode(std::string_view text, const EncodeO
 std::vector<std::int32_t> Tokenizer::encode_document(std::string_view text) const {
   const Table& table = *table_;
   const auto in_template = [&](std::int32_t id) { return contains(table.prefix, id) || contains(table.suffix, id); };
+  require_utf8(text);
   std::vector<std::int32_t> ids = encode(text);
   if (table.bos && table.add_bos && !in_template(*table.bos)) {
     ids.insert(ids.begin(), *table.bos);
@@ -166,18 +187,20 @@ std::vector<std::int32_t> Tokenizer::encode_document(std::string_view text) cons
 
 std::string Tokenizer::decode(std::span<const std::int32_t> ids, bool skip_special) const {
   std::string all;
+  TokenDecoder decoder(table_->decoder, /*eager=*/false);
   for (const std::int32_t id : ids) {
-    const std::string_view token = bytes(id);
-    if (!skip_special || !table_->special.contains(id)) {
-      all.append(token);
+    check_id(*table_, id);
+    if (table_->model.tokens.has(id) && !(skip_special && table_->special.contains(id))) {
+      decoder.push(id, table_->model.tokens.bytes(id), all);
     }
   }
-  return lossy_utf8(all);
+  decoder.finish(all);
+  return table_->decoder.kind == DecodeRules::Kind::kBytes ? lossy_utf8(all) : all;
 }
 
 std::string_view Tokenizer::bytes(std::int32_t id) const {
   check_id(*table_, id);
-  return table_->model.tokens.bytes(id);
+  return table_->decoder.kind == DecodeRules::Kind::kBytes ? table_->model.tokens.bytes(id) : table_->shown.bytes(id);
 }
 
 bool Tokenizer::is_special(std::int32_t id) const {
@@ -208,22 +231,45 @@ const std::string& Tokenizer::fingerprint() const {
   return table_->fingerprint;
 }
 
-StreamDecoder::StreamDecoder(Tokenizer tokenizer, bool skip_special)
-    : tokenizer_(std::move(tokenizer)), skip_special_(skip_special) {}
+struct StreamDecoder::State {
+  Tokenizer tokenizer;
+  const Tokenizer::Table& table;
+  bool skip_special;
+  TokenDecoder decoder;
+  std::string pending;  // of a byte-level vocabulary: the beginning of a character
+};
+
+StreamDecoder::StreamDecoder(Tokenizer tokenizer, bool skip_special) {
+  const Tokenizer::Table& table = *tokenizer.table_;
+  state_ = std::make_unique<State>(
+      State{std::move(tokenizer), table, skip_special, TokenDecoder(table.decoder, /*eager=*/true), {}});
+}
+
+StreamDecoder::~StreamDecoder() = default;
+StreamDecoder::StreamDecoder(StreamDecoder&&) noexcept = default;
+StreamDecoder& StreamDecoder::operator=(StreamDecoder&&) noexcept = default;
 
 std::string StreamDecoder::push(std::int32_t id) {
-  const std::string_view token = tokenizer_.bytes(id);
-  if (!skip_special_ || !tokenizer_.is_special(id)) {
-    pending_.append(token);
+  State& state = *state_;
+  check_id(state.table, id);
+  std::string text;
+  if (state.table.model.tokens.has(id) && !(state.skip_special && state.table.special.contains(id))) {
+    state.decoder.push(id, state.table.model.tokens.bytes(id), text);
   }
-  const std::size_t certain = certain_prefix(pending_);
-  const std::string text = lossy_utf8(std::string_view(pending_).substr(0, certain));
-  pending_.erase(0, certain);
+  if (state.table.decoder.kind != DecodeRules::Kind::kBytes) {
+    return text;
+  }
+  state.pending += text;
+  const std::size_t certain = certain_prefix(state.pending);
+  text = lossy_utf8(std::string_view(state.pending).substr(0, certain));
+  state.pending.erase(0, certain);
   return text;
 }
 
 std::string StreamDecoder::finish() {
-  return lossy_utf8(std::exchange(pending_, ""));
+  std::string text;
+  state_->decoder.finish(text);
+  return text.append(lossy_utf8(std::exchange(state_->pending, "")));
 }
 
 }  // namespace caravan::tokenizer

@@ -1,21 +1,42 @@
-// Text to token ids and back: byte-level BPE as Hugging Face's tokenizer.json describes it.
+// Text to token ids and back.
 //
-// Ids equal those of the `tokenizers` library for every input.  What a file asks for and Caravan does not do is refused
-// when it is loaded, with the name of the thing: nothing is silently left out.
+// What a file holds is told by its content, not by its name:
 //
-//   normalizer       none, NFC, NFD, NFKC, NFKD, or a sequence of them
-//   pre_tokenizer    ByteLevel (GPT-2's pattern, with or without prefix space), Split by a pattern, or a sequence of
-//                    them; the patterns of GPT-2 and Llama 3 are hand scanners, others run in PCRE2 with limits
-//   model            BPE, ignore_merges, merges as "a b" or ["a", "b"]; byte_fallback and unk_token where every byte
-//                    has a token, so that neither is ever used
+//   tokenizer.json      of Hugging Face: the ids of the `tokenizers` library
+//   SentencePiece       tokenizer.model of Llama 1 and 2, Mistral: BPE and unigram, the ids of `sentencepiece`
+//   tiktoken            tokenizer.model of Llama 3 and 4: the ids of `tiktoken`
+//   in memory           what a GGUF file has in its keys: assemble() (parts.h)
+//
+// What a file asks for and Caravan does not do is refused when it is loaded, with the name of the thing: nothing is
+// silently left out.
+//
+// tokenizer.json
+//   normalizer       none, NFC, NFD, NFKC, NFKD, Prepend, Replace, or a sequence of them
+//   pre_tokenizer    ByteLevel (GPT-2's pattern, with or without prefix space), Split by a pattern with every behavior,
+//                    Digits, Metaspace (today's form and that of 2023), none, or a sequence of them; the patterns of
+//                    GPT-2, Llama 3, Qwen 2 and Llama 4 are hand scanners, others run in PCRE2 with limits
+//   model            BPE: over bytes where the pre_tokenizer ends with ByteLevel, else over characters with
+//                    byte_fallback, unk_token, fuse_unk; ignore_merges; merges as "a b" or ["a", "b"]
 //   post_processor   ByteLevel, TemplateProcessing, or a sequence of them
-//   decoder          ByteLevel, or a sequence that holds it
+//   decoder          ByteLevel; over characters Replace, ByteFallback, Fuse, Strip, Metaspace; or a sequence of them
 //   added_tokens     special or not; lstrip, rstrip, single_word, normalized
 //   truncation, padding   not looked at: transformers switches both off
 //
-// The hand scanners see the letters and numbers of Unicode 16, as `tokenizers` 0.23 does, and normalisation leaves what
-// is younger than Unicode 9 alone, as there.  Other patterns see PCRE2's Unicode version (14 in 10.42), and single_word
-// that of utf8proc (15 in 2.8): only for characters that are younger can ids differ.
+// The hand scanners see the letters and numbers of Unicode 16, Digits those of Unicode 17, as `tokenizers` 0.23 and
+// `tiktoken` 0.14 do, and normalisation leaves what is younger than Unicode 9 alone, as there.  Other patterns see
+// PCRE2's Unicode version (14 in 10.42), and single_word that of utf8proc (15 in 2.8): only for characters that are
+// younger can ids differ.
+//
+// SentencePiece: with EncodeOptions::plain, and without special tokens written in the text anyway, ids are those of
+// SentencePieceProcessor::encode, which takes control symbols for text; each stretch between two of them is encoded by
+// itself.  BOS is put before a text when the model has one.  Where tokenizer_config.json, special_tokens_map.json or
+// added_tokens.json stand beside the file, their tokens are special as transformers' LlamaTokenizer has them: tokens
+// that the model lacks are added behind it, add_bos_token and add_eos_token decide about the template, `legacy` says
+// whether a text behind a special token begins with a space too, and decode shows special tokens.  (transformers 5
+// itself reads the file through merges that it derives, and swallows a space at the beginning of a text; Caravan keeps
+// to SentencePiece there.)
+//
+// tiktoken: llama_tokens.h says which special tokens the file has.
 #pragma once
 
 #include <cstdint>
@@ -29,32 +50,44 @@
 
 namespace caravan::tokenizer {
 
+struct TokenizerParts;  // parts.h
+
 struct EncodeOptions {
-  bool add_special = true;  // apply the template of the post-processor: BOS, EOS
+  bool add_special = true;  // apply the template: BOS, EOS
   bool plain = false;       // special tokens written in the text are ordinary text
 };
+
+// The file of a directory that load() reads: tokenizer.json, else tokenizer.model.  Nothing when it holds neither, or is
+// no directory.
+std::optional<std::filesystem::path> tokenizer_file(const std::filesystem::path& directory);
 
 // A loaded tokenizer.  Copies share one immutable table; any number of threads may use it at once.
 class Tokenizer {
  public:
-  // A tokenizer.json, or a directory that holds one.  tokenizer_config.json beside it, when there is one, names BOS and
-  // EOS and says whether documents get them.
+  // A tokenizer's file, or a directory that holds one.  tokenizer_config.json, special_tokens_map.json and
+  // added_tokens.json beside it, where there are any, name BOS and EOS and say whether documents get them.
   // Throws FileError when it is missing, FormatError when it is damaged, UnsupportedError naming what Caravan lacks.
   static Tokenizer load(const std::filesystem::path& path);
-  // The same from texts; `source` opens every message, `config` is tokenizer_config.json's text or empty.
-  static Tokenizer parse(std::string_view json, const std::string& source, std::string_view config = {});
+  // The same from memory; `source` opens every message, the others are the content of the files beside it, or empty.
+  static Tokenizer parse(std::string_view content, const std::string& source, std::string_view config = {},
+                         std::string_view special_tokens_map = {}, std::string_view added_tokens = {});
+  // From the parts that parts.h describes.  `source` opens every message.  Throws FormatError when they contradict each
+  // other, UnsupportedError for a kind or a pre-tokenizer that Caravan lacks.
+  static Tokenizer assemble(const TokenizerParts& parts, const std::string& source);
 
-  // The ids of a text.  Text must be UTF-8: throws InputError with the offset of the first byte that is not.
+  // The ids of a text.  Text must be UTF-8: throws InputError with the offset of the first byte that is not; only a
+  // SentencePiece model takes each such byte for U+FFFD, as SentencePiece does.
   // A pattern that runs beyond PCRE2's limits throws InputError.
   std::vector<std::int32_t> encode(std::string_view text, const EncodeOptions& options = {}) const;
 
   // The ids of a training document: the template applied, and where the template adds none, BOS before and EOS after
   // it, if the tokenizer names them and tokenizer_config.json does not say add_bos_token or add_eos_token false
-  // (torchtitan's rule).
+  // (torchtitan's rule).  Text must be UTF-8, whatever the kind.
   std::vector<std::int32_t> encode_document(std::string_view text) const;
 
-  // The text of ids; bytes that form no character become U+FFFD as in `tokenizers`.  `skip_special` leaves special
-  // tokens out.  Throws InputError when an id is outside the vocabulary.
+  // The text of ids; bytes that form no character become U+FFFD as in the library that is followed.  `skip_special`
+  // leaves special tokens out; SentencePiece without files beside it shows control symbols in neither case.
+  // Throws InputError when an id is outside the vocabulary.
   std::string decode(std::span<const std::int32_t> ids, bool skip_special = false) const;
 
   // The bytes an id stands for (part of a character, perhaps); a special token's are its text, which the decoder reads
@@ -73,23 +106,31 @@ class Tokenizer {
   struct Table;  // the implementation's
 
  private:
+  friend class StreamDecoder;
   explicit Tokenizer(std::shared_ptr<const Table> table) : table_(std::move(table)) {}
   std::shared_ptr<const Table> table_;
 };
 
 // Turns ids into text as they come, and never gives out half a character.
+//
+// All together is what decode() gives, but for one case: a run of byte tokens (<0x0A>) of a tokenizer.json that spells
+// no text as a whole.  decode() makes U+FFFD of all of it, as `tokenizers` does; here the characters that were whole
+// before the damage have been given out.
 class StreamDecoder {
  public:
   explicit StreamDecoder(Tokenizer tokenizer, bool skip_special = true);
+  ~StreamDecoder();
+  StreamDecoder(StreamDecoder&&) noexcept;
+  StreamDecoder& operator=(StreamDecoder&&) noexcept;
+
   // The text that is certain after this id; may be empty.
   std::string push(std::int32_t id);
   // What is left, incomplete characters as U+FFFD.  Ready for the next text.
   std::string finish();
 
  private:
-  Tokenizer tokenizer_;
-  bool skip_special_;
-  std::string pending_;
+  struct State;
+  std::unique_ptr<State> state_;
 };
 
 }  // namespace caravan::tokenizer

@@ -1,99 +1,93 @@
-// Reads tokenizer.json and tokenizer_config.json, files of strangers: whatever they say is checked before it is used.
+// Reads tokenizer.json, a file of a stranger: whatever it says is checked before it is used.
 #include <fmt/core.h>
-#include <xxhash.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
 
 #include "caravan/base/error.h"
-#include "caravan/base/json.h"
 #include "caravan/base/text.h"
-#include "caravan/tokenizer/byte_alphabet.h"
-#include "caravan/tokenizer/table.h"
+#include "caravan/tokenizer/json_source.h"
+#include "caravan/tokenizer/model_scan.h"
+#include "caravan/tokenizer/readers.h"
+#include "caravan/tokenizer/utf8.h"
+#include "caravan/tokenizer/vocabulary.h"
 
 namespace caravan::tokenizer {
 
 namespace {
 
-constexpr std::int32_t kMaxId = (1 << 24) - 1;
-constexpr std::size_t kMaxTokenBytes = 65536;
-constexpr std::size_t kMaxAddedTokens = 100'000;
-constexpr std::size_t kMaxAddedTokenBytes = 1024;
 constexpr std::size_t kMaxSteps = 32;
 constexpr std::size_t kMaxTemplateIds = 1024;
+constexpr std::size_t kMaxContentBytes = 64;  // what is put before a text or in a match's place
 
-class Reader {
+// What Split and Replace look for.
+struct Sought {
+  std::string text;
+  bool is_regex = false;
+};
+
+class Reader : public JsonSource {
  public:
-  Reader(const std::string& source, Tokenizer::Table& table) : source_(source), table_(table) {}
+  Reader(const std::string& source, Tokenizer::Table& table) : JsonSource(source), table_(table) {}
 
-  void read(const Json& json) {
+  // `scanned`: what stands in the file where `json` has an empty vocabulary.
+  void read(const Json& json, const ScannedModel* scanned = nullptr) {
     require(json.is_object(), "the file is not a JSON object");
     if (const Json* version = find(json, "version")) {
       require(*version == "1.0", "\"version\" is not \"1.0\"");
     }
     read_normalizer(member(json, "normalizer"));
     read_pre_tokenizer(member(json, "pre_tokenizer"), "pre_tokenizer");
-    if (!byte_level_) {
-      unsupported("a pre_tokenizer without ByteLevel");
-    }
-    read_model(member(json, "model"));
-    read_added_tokens(member(json, "added_tokens"));
+    table_.model.symbols = byte_level_ ? BpeModel::Symbols::kBytes : BpeModel::Symbols::kCharacters;
+    VocabularyBuilder vocabulary(table_, source());
+    read_model(member(json, "model"), scanned, vocabulary);
+    read_added_tokens(member(json, "added_tokens"), vocabulary);
     table_.model.tokens.index();
     read_post_processor(member(json, "post_processor"));
     read_decoder(member(json, "decoder"));
   }
 
-  void read_config(const Json& json) {
-    require(json.is_object(), "the file is not a JSON object");
-    table_.bos = named_token(json, "bos_token");
-    table_.eos = named_token(json, "eos_token");
-    table_.pad = named_token(json, "pad_token");
-    table_.add_bos = flag(json, "add_bos_token", true);
-    table_.add_eos = flag(json, "add_eos_token", true);
-  }
-
  private:
-  [[noreturn]] void broken(const std::string& what) const { throw FormatError(fmt::format("{}: {}", source_, what)); }
-  [[noreturn]] void unsupported(const std::string& what) const {
-    throw UnsupportedError(fmt::format("{}: {} is not supported", source_, what));
-  }
-  void require(bool holds, const std::string& otherwise) const {
-    if (!holds) {
-      broken(otherwise);
-    }
+  std::string short_text(const Json& object, const char* name, const std::string& where) const {
+    const std::string found = text(object, name, where);
+    require(found.size() <= kMaxContentBytes, fmt::format("\"{}\" of {} is too long", name, where));
+    return found;
   }
 
-  // A member that is there and not null.
-  static const Json* find(const Json& object, const char* name) {
-    const auto found = object.find(name);
-    return found == object.end() || found->is_null() ? nullptr : &*found;
-  }
-  static const Json& member(const Json& object, const char* name) {
-    static const Json kNull;
-    const Json* found = find(object, name);
-    return found == nullptr ? kNull : *found;
-  }
-  bool flag(const Json& object, const char* name, bool otherwise) const {
-    const Json* found = find(object, name);
-    require(found == nullptr || found->is_boolean(), fmt::format("\"{}\" is not true or false", name));
-    return found == nullptr ? otherwise : found->get<bool>();
-  }
-  std::string text(const Json& object, const char* name, const std::string& where) const {
-    const Json* found = object.is_object() ? find(object, name) : nullptr;
-    require(found != nullptr && found->is_string(), fmt::format("{} has no text \"{}\"", where, name));
-    return found->get<std::string>();
-  }
-  std::int32_t id(const Json& value, const std::string& of) const {
-    const bool right = value.is_number_unsigned() && value.get<std::uint64_t>() <= std::uint64_t{kMaxId};
-    require(right, fmt::format("the id of {} is not a whole number from 0 to {}", of, grouped(kMaxId)));
-    return value.get<std::int32_t>();
-  }
-  const Json& list(const Json& object, const char* name, const std::string& where) const {
-    const Json& found = member(object, name);
-    require(found.is_array(), fmt::format("{} has no list \"{}\"", where, name));
+  // One character, U+2581 where the file says nothing.
+  std::string character(const Json& object, const char* name, const std::string& where, bool required) const {
+    if (!required && find(object, name) == nullptr) {
+      return std::string(kSpaceSymbol);
+    }
+    const std::string found = text(object, name, where);
+    require(!found.empty() && code_point_at(found, 0).length == found.size(),
+            fmt::format("\"{}\" of {} is not one character", name, where));
     return found;
+  }
+
+  Sought sought(const Json& json, const std::string& where) const {
+    const Json& pattern = member(json, "pattern");
+    require(pattern.is_object() && pattern.size() == 1, where + " has no pattern");
+    if (find(pattern, "String") == nullptr) {
+      return {text(pattern, "Regex", where), true};
+    }
+    return {short_text(pattern, "String", where), false};
+  }
+
+  // The two fields of a Replace, normalizer or decoder.
+  template <typename Step>
+  void read_replace(const Json& json, const std::string& where, Step& step) const {
+    step.content = short_text(json, "content", where);
+    const Sought what = sought(json, where);
+    if (what.is_regex) {
+      step.pattern = Pattern::compile(what.text, source());
+      return;
+    }
+    if (what.text.empty()) {
+      unsupported(where + " of nothing");
+    }
+    step.literal = what.text;
   }
 
   void read_normalizer(const Json& json) {
@@ -107,16 +101,24 @@ class Reader {
       }
       return;
     }
+    require(table_.normalizer.size() < kMaxSteps, "the normalizer has too many steps");
+    NormalizerStep step;
     static const std::pair<const char*, NormalForm> kForms[] = {
         {"NFC", NormalForm::kNfc}, {"NFD", NormalForm::kNfd}, {"NFKC", NormalForm::kNfkc}, {"NFKD", NormalForm::kNfkd}};
-    for (const auto& [name, form] : kForms) {
-      if (type == name) {
-        require(table_.normal_forms.size() < kMaxSteps, "the normalizer has too many steps");
-        table_.normal_forms.push_back(form);
-        return;
-      }
+    const auto form =
+        std::find_if(std::begin(kForms), std::end(kForms), [&](const auto& one) { return type == one.first; });
+    if (form != std::end(kForms)) {
+      step.form = form->second;
+    } else if (type == "Prepend") {
+      step.kind = NormalizerStep::Kind::kPrepend;
+      step.content = short_text(json, "prepend", "the normalizer Prepend");
+    } else if (type == "Replace") {
+      step.kind = NormalizerStep::Kind::kReplace;
+      read_replace(json, "the normalizer Replace", step);
+    } else {
+      unsupported(fmt::format("the normalizer {}", printable(type, 60)));
     }
-    unsupported(fmt::format("the normalizer {}", printable(type, 60)));
+    table_.normalizer.push_back(std::move(step));
   }
 
   void add_step(SplitStep step) {
@@ -139,10 +141,10 @@ class Reader {
       }
     } else if (type == "ByteLevel") {
       if (flag(json, "add_prefix_space", true)) {
-        add_step({.kind = SplitStep::Kind::kPrefixSpace, .pattern = {}});
+        add_step({.kind = SplitStep::Kind::kPrefixSpace, .pattern = {}, .mark = {}});
       }
       if (flag(json, "use_regex", true)) {
-        add_step({.kind = SplitStep::Kind::kGpt2, .pattern = {}});
+        add_step({.kind = SplitStep::Kind::kGpt2, .pattern = {}, .mark = {}});
       }
       if (byte_level_) {
         unsupported("a second ByteLevel pre_tokenizer");
@@ -150,34 +152,55 @@ class Reader {
       byte_level_ = true;
     } else if (type == "Split") {
       add_step(split_step(json));
+    } else if (type == "Digits") {
+      const bool each = flag(json, "individual_digits", false);
+      add_step({.kind = SplitStep::Kind::kDigits,
+                .pattern = {},
+                .behavior = each ? SplitBehavior::kIsolated : SplitBehavior::kContiguous,
+                .mark = {}});
+    } else if (type == "Metaspace") {
+      add_step({.kind = SplitStep::Kind::kMetaspace,
+                .pattern = {},
+                .mark = character(json, "replacement", "the pre_tokenizer Metaspace", /*required=*/true),
+                .scheme = prepend_scheme(json, "the pre_tokenizer Metaspace"),
+                .cuts = flag(json, "split", true)});
     } else {
       unsupported(fmt::format("the pre_tokenizer {}", printable(type, 60)));
     }
+  }
+
+  // "prepend_scheme" of today, or "add_prefix_space" of files before 2024.
+  PrependScheme prepend_scheme(const Json& json, const std::string& where) const {
+    const std::string name = find(json, "prepend_scheme") == nullptr ? "always" : text(json, "prepend_scheme", where);
+    static const std::pair<const char*, PrependScheme> kSchemes[] = {
+        {"always", PrependScheme::kAlways}, {"first", PrependScheme::kFirst}, {"never", PrependScheme::kNever}};
+    const auto found =
+        std::find_if(std::begin(kSchemes), std::end(kSchemes), [&](const auto& one) { return name == one.first; });
+    require(found != std::end(kSchemes),
+            fmt::format("{} has the unknown prepend_scheme \"{}\"", where, printable(name, 60)));
+    if (flag(json, "add_prefix_space", true)) {
+      return found->second;
+    }
+    require(found->second == PrependScheme::kNever || find(json, "prepend_scheme") == nullptr,
+            where + " has an add_prefix_space that its prepend_scheme contradicts");
+    return PrependScheme::kNever;
   }
 
   SplitStep split_step(const Json& json) const {
     SplitStep step;
     step.invert = flag(json, "invert", false);
     step.behavior = behavior(text(json, "behavior", "the Split pre_tokenizer"));
-    const Json& pattern = member(json, "pattern");
-    require(pattern.is_object() && pattern.size() == 1, "the Split pre_tokenizer has no pattern");
-    if (find(pattern, "String") != nullptr) {
-      step.kind = SplitStep::Kind::kPattern;
-      step.pattern = Pattern::literal(text(pattern, "String", "the Split pattern"), source_);
+    const Sought what = sought(json, "the Split pre_tokenizer");
+    step.kind = SplitStep::Kind::kPattern;
+    if (!what.is_regex) {
+      step.pattern = Pattern::literal(what.text, source());
       return step;
     }
-    const std::string regex = text(pattern, "Regex", "the Split pattern");
     // The scanners leave nothing between matches, so that all of these mean the same to them.
-    const bool isolated = step.behavior == SplitBehavior::kIsolated && !step.invert;
-    if (isolated && regex == kGpt2Pattern) {
-      step.kind = SplitStep::Kind::kGpt2;
-    } else if (isolated && (regex == kLlama3Pattern || regex == kQwen2Pattern)) {
-      step.kind = SplitStep::Kind::kLlama3;
-      step.digits = regex == kQwen2Pattern ? 1 : 3;
-    } else {
-      step.kind = SplitStep::Kind::kPattern;
-      step.pattern = Pattern::compile(regex, source_);
+    if (step.behavior == SplitBehavior::kIsolated && !step.invert) {
+      return isolating_step(what.text, source());
     }
+    step.pattern = Pattern::compile(what.text, source());
     return step;
   }
 
@@ -196,7 +219,7 @@ class Reader {
     broken(fmt::format("the Split pre_tokenizer has the unknown behavior \"{}\"", printable(name, 60)));
   }
 
-  void read_model(const Json& json) {
+  void read_model(const Json& json, const ScannedModel* scanned, VocabularyBuilder& vocabulary) {
     require(json.is_object(), "there is no model");
     // Files before 2020 do not name the type.
     if (const Json* type = find(json, "type"); type != nullptr && *type != "BPE") {
@@ -211,89 +234,73 @@ class Reader {
       }
     }
     table_.model.ignore_merges = flag(json, "ignore_merges", false);
-    read_vocab(member(json, "vocab"));
-    // Neither is ever used when every byte has a token.
-    const bool complete = std::count(table_.model.byte_ids.begin(), table_.model.byte_ids.end(), -1) == 0;
-    if (!complete && flag(json, "byte_fallback", false)) {
-      unsupported("byte_fallback");
-    }
-    if (!complete && find(json, "unk_token") != nullptr) {
-      unsupported("unk_token");
-    }
-    read_merges(list(json, "merges", "the model"));
-  }
-
-  void read_vocab(const Json& json) {
-    require(json.is_object(), "the model has no vocab");
-    table_.model.byte_ids.fill(-1);
-    model_vocab_.reserve(json.size());
-    for (const auto& [spelling, value] : json.items()) {
-      const std::string shown = fmt::format("the token \"{}\"", printable(spelling, 60));
-      const std::int32_t number = id(value, shown);
-      require(spelling.size() <= kMaxTokenBytes, shown + " is too long");
-      require(!table_.model.tokens.has(number), fmt::format("{} has the id {} of another", shown, number));
-      const auto bytes = spelled_bytes(spelling);
-      table_.model.tokens.put(number, bytes ? *bytes : spelling, bytes.has_value());
-      if (!bytes) {
-        table_.odd_ids.emplace(spelling, number);
-      } else if (bytes->size() == 1) {
-        table_.model.byte_ids[static_cast<unsigned char>(bytes->front())] = number;
+    const Json& vocab = member(json, "vocab");
+    require(vocab.is_object(), "the model has no vocab");
+    const Json& merges = list(json, "merges", "the model");
+    if (scanned != nullptr) {
+      vocabulary.reserve(scanned->vocabulary.size(), scanned->merges.size());
+      for (const auto& [spelling, number] : scanned->vocabulary) {
+        vocabulary.add(spelling, number);
       }
-      model_vocab_.emplace(spelling, number);
-    }
-    vocab_entries_ = static_cast<std::int64_t>(json.size());
-  }
-
-  std::int32_t merged_id(const std::string& token, std::size_t place) const {
-    const auto found = model_vocab_.find(token);
-    require(found != model_vocab_.end(), fmt::format("merge {} names \"{}\", which is not in the vocabulary",
-                                                     grouped(static_cast<std::int64_t>(place)), printable(token, 60)));
-    return found->second;
-  }
-
-  void read_merges(const Json& json) {
-    table_.model.merges.reserve(json.size());
-    std::uint32_t rank = 0;
-    for (const Json& one : json) {
-      std::string left, right;
-      if (one.is_string()) {
-        const auto& line = one.get_ref<const std::string&>();
-        if (line.starts_with("#version")) {
-          continue;
-        }
-        const std::size_t space = line.find(' ');
-        require(space != std::string::npos && line.find(' ', space + 1) == std::string::npos,
-                fmt::format("merge {} is not two tokens with a space between", rank));
-        left = line.substr(0, space);
-        right = line.substr(space + 1);
-      } else {
-        require(one.is_array() && one.size() == 2 && one[0].is_string() && one[1].is_string(),
-                fmt::format("merge {} is not a pair of tokens", rank));
-        left = one[0].get<std::string>();
-        right = one[1].get<std::string>();
+      read_unknown(json, vocabulary);
+      for (const auto& [left, right] : scanned->merges) {
+        vocabulary.add_merge(left, right);
       }
-      const std::int32_t left_id = merged_id(left, rank);
-      const std::int32_t right_id = merged_id(right, rank);
-      table_.model.merges.put(left_id, right_id, {rank, merged_id(left + right, rank)});
-      ++rank;
+      vocabulary.finish_merges();
+      return;
+    }
+    vocabulary.reserve(vocab.size(), merges.size());
+    for (const auto& [spelling, value] : vocab.items()) {
+      vocabulary.add(spelling, id(value, "the token " + shown_token(spelling)));
+    }
+    read_unknown(json, vocabulary);
+    std::size_t place = 0;
+    for (const Json& one : merges) {
+      read_merge(one, place++, vocabulary);
+    }
+    vocabulary.finish_merges();
+  }
+
+  void read_unknown(const Json& json, const VocabularyBuilder& vocabulary) {
+    BpeModel& model = table_.model;
+    const bool falls_back = flag(json, "byte_fallback", false);
+    const bool has_unknown = find(json, "unk_token") != nullptr;
+    if (byte_level_) {
+      // Neither is ever used when every byte has a token.
+      const bool complete = std::count(model.byte_ids.begin(), model.byte_ids.end(), -1) == 0;
+      if (!complete && (falls_back || has_unknown)) {
+        unsupported(fmt::format("{} of bytes that have no token", falls_back ? "byte_fallback" : "unk_token"));
+      }
+      return;
+    }
+    model.byte_fallback = falls_back;
+    model.fuse_unknown = flag(json, "fuse_unk", false);
+    if (has_unknown) {
+      const std::string token = text(json, "unk_token", "the model");
+      const auto known = vocabulary.find(token);
+      require(known.has_value(), fmt::format("unk_token is {}, which is not in the vocabulary", shown_token(token)));
+      model.unknown = *known;
     }
   }
 
-  std::string normalized(std::string content) const {
-    for (const NormalForm form : table_.normal_forms) {
-      content = normalize(form, content);
+  void read_merge(const Json& json, std::size_t place, VocabularyBuilder& vocabulary) const {
+    if (json.is_string()) {
+      vocabulary.add_merge(json.get_ref<const std::string&>());
+      return;
     }
-    return content;
+    require(json.is_array() && json.size() == 2 && json[0].is_string() && json[1].is_string(),
+            fmt::format("merge {} is not a pair of tokens", grouped(static_cast<std::int64_t>(place))));
+    vocabulary.add_merge(json[0].get_ref<const std::string&>(), json[1].get_ref<const std::string&>());
   }
 
-  void read_added_tokens(const Json& json) {
+  void read_added_tokens(const Json& json, VocabularyBuilder& vocabulary) const {
     if (json.is_null()) {
       return;
     }
     require(json.is_array(), "\"added_tokens\" is not a list");
     require(json.size() <= kMaxAddedTokens, "there are too many added tokens");
     // tokenizers numbers tokens that the vocabulary lacks from its size on, whatever the file says.
-    std::int64_t next = vocab_entries_;
+    auto next = static_cast<std::int64_t>(vocabulary.size());
     std::set<std::string> seen;
     for (const Json& one : json) {
       AddedToken token;
@@ -301,8 +308,7 @@ class Reader {
       if (token.content.empty()) {
         continue;
       }
-      const std::string shown = fmt::format("the added token \"{}\"", printable(token.content, 60));
-      require(token.content.size() <= kMaxAddedTokenBytes, shown + " is too long");
+      const std::string shown = "the added token " + shown_token(token.content);
       require(seen.insert(token.content).second, shown + " stands twice in the file");
       token.id = id(member(one, "id"), shown);
       token.single_word = flag(one, "single_word", false);
@@ -310,27 +316,11 @@ class Reader {
       token.rstrip = flag(one, "rstrip", false);
       token.special = flag(one, "special", false);
       token.normalized = flag(one, "normalized", !token.special);
-      const auto known = model_vocab_.find(token.content);
-      const std::int64_t expected = known != model_vocab_.end() ? known->second : next++;
+      const auto known = vocabulary.find(token.content);
+      const std::int64_t expected = known ? *known : next++;
       require(token.id == expected,
               fmt::format("{} has the id {}, but tokenizers would give it {}", shown, token.id, expected));
-      add(token, shown, known != model_vocab_.end());
-    }
-  }
-
-  void add(const AddedToken& token, const std::string& shown, bool in_vocabulary) {
-    const std::string key = token.normalized ? normalized(token.content) : token.content;
-    // What decode gives is the key, read as the decoder reads every token.
-    if (!in_vocabulary || key != token.content) {
-      require(in_vocabulary || !table_.model.tokens.has(token.id), shown + " has the id of another token");
-      table_.model.tokens.put(token.id, spelled_bytes(key).value_or(key), /*searchable=*/false);
-      table_.odd_ids.insert_or_assign(token.content, token.id);
-    }
-    AddedTokenFinder& finder = token.normalized ? table_.normalized_added : table_.raw_added;
-    require(finder.add(key, token), shown + " reads like another one once it is normalised");
-    // tokenizers asks whether the text that an id decodes to is a special token's.
-    if (token.special && key == token.content) {
-      table_.special.insert(token.id);
+      vocabulary.add_token(token);
     }
   }
 
@@ -365,7 +355,7 @@ class Reader {
       const std::string token = text(member(one, "SpecialToken"), "id", "the template's token");
       const Json& named = member(json, "special_tokens");
       const Json* entry = named.is_object() ? find(named, token.c_str()) : nullptr;
-      const std::string shown = fmt::format("the template's token \"{}\"", printable(token, 60));
+      const std::string shown = "the template's token " + shown_token(token);
       require(entry != nullptr && entry->is_object(), shown + " is not among its special_tokens");
       for (const Json& value : list(*entry, "ids", shown)) {
         const std::int32_t number = id(value, shown);
@@ -386,13 +376,21 @@ class Reader {
       unsupported("a tokenizer without a decoder");
     }
     const std::string type = text(json, "type", "decoder");
+    if (byte_level_) {
+      return read_byte_decoder(json, type);
+    }
+    table_.decoder.kind = DecodeRules::Kind::kSteps;
+    read_decode_step(json, type);
+  }
+
+  void read_byte_decoder(const Json& json, const std::string& type) const {
     int byte_levels = type == "ByteLevel" ? 1 : 0;
     if (type == "Sequence") {
       for (const Json& one : list(json, "decoders", "decoder")) {
         const std::string part = text(one, "type", "a step of the decoder");
         byte_levels += part == "ByteLevel" ? 1 : 0;
         if (part != "ByteLevel" && part != "Fuse") {  // Fuse joins texts, which ByteLevel has done
-          unsupported(fmt::format("the decoder {}", printable(part, 60)));
+          unsupported(fmt::format("the decoder {} behind a ByteLevel pre_tokenizer", printable(part, 60)));
         }
       }
     }
@@ -401,46 +399,86 @@ class Reader {
     }
   }
 
-  // A token of tokenizer_config.json: its text, or an object with "content".
-  std::optional<std::int32_t> named_token(const Json& json, const char* name) const {
-    const Json* found = find(json, name);
-    if (found == nullptr) {
-      return std::nullopt;
-    }
-    const std::string token = found->is_string() ? found->get<std::string>() : text(*found, "content", name);
-    const auto known = table_.id_of(token);
-    require(known.has_value(),
-            fmt::format("{} is \"{}\", which is no token of tokenizer.json", name, printable(token, 60)));
-    return known;
+  bool has_step(DecodeStep::Kind kind) const {
+    const auto& steps = table_.decoder.steps;
+    return std::any_of(steps.begin(), steps.end(), [kind](const DecodeStep& step) { return step.kind == kind; });
   }
 
-  const std::string& source_;
+  void read_decode_step(const Json& json, const std::string& type) {
+    if (type == "Sequence") {
+      for (const Json& one : list(json, "decoders", "decoder")) {
+        read_decode_step(one, text(one, "type", "a step of the decoder"));
+      }
+      return;
+    }
+    require(table_.decoder.steps.size() < kMaxSteps, "the decoder has too many steps");
+    const bool fused = has_step(DecodeStep::Kind::kFuse);
+    DecodeStep step;
+    if (type == "Replace") {
+      step.kind = DecodeStep::Kind::kReplace;
+      read_replace(json, "the decoder Replace", step);
+    } else if (type == "ByteFallback") {
+      step.kind = DecodeStep::Kind::kByteFallback;
+    } else if (type == "Strip") {
+      step.kind = DecodeStep::Kind::kStrip;
+      step.content = character(json, "content", "the decoder Strip", /*required=*/true);
+      step.start = count(json, "start", 0);
+      step.stop = count(json, "stop", 0);
+    } else if (type == "Metaspace") {
+      step.kind = DecodeStep::Kind::kMetaspace;
+      step.literal = character(json, "replacement", "the decoder Metaspace", /*required=*/true);
+      step.prepended = prepend_scheme(json, "the decoder Metaspace") != PrependScheme::kNever;
+    } else if (type != "Fuse") {
+      unsupported(fmt::format("the decoder {}", printable(type, 60)));
+    }
+    const bool streams = step.kind == DecodeStep::Kind::kStrip || step.kind == DecodeStep::Kind::kFuse ||
+                         (step.kind == DecodeStep::Kind::kReplace && !step.pattern);
+    if (fused && !streams) {
+      unsupported(fmt::format("the decoder {}{} behind Fuse", type, step.pattern ? " of a pattern" : ""));
+    }
+    if (step.kind == DecodeStep::Kind::kByteFallback && has_step(step.kind)) {
+      unsupported("a second ByteFallback decoder");
+    }
+    table_.decoder.steps.push_back(std::move(step));
+  }
+
   Tokenizer::Table& table_;
   bool byte_level_ = false;
-  std::int64_t vocab_entries_ = 0;
-  std::unordered_map<std::string, std::int32_t> model_vocab_;
 };
 
-std::string fingerprint_of(std::string_view json, std::string_view config) {
-  const std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> state(XXH3_createState(), &XXH3_freeState);
-  XXH3_128bits_reset(state.get());
-  XXH3_128bits_update(state.get(), json.data(), json.size());
-  XXH3_128bits_update(state.get(), config.data(), config.size());
-  const XXH128_hash_t hash = XXH3_128bits_digest(state.get());
-  return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
+std::optional<std::int32_t> known_id(const std::optional<NamedToken>& named, const Tokenizer::Table& table) {
+  if (!named) {
+    return std::nullopt;
+  }
+  const auto known = table.id_of(named->token.content);
+  if (!known) {
+    throw FormatError(
+        fmt::format("{} is {}, which is no token of tokenizer.json", named->where, shown_token(named->token.content)));
+  }
+  return known;
 }
 
 }  // namespace
 
-Tokenizer Tokenizer::parse(std::string_view json, const std::string& source, std::string_view config) {
-  const auto table = std::make_shared<Table>();
-  Reader(source, *table).read(parse_json(json, source));
-  if (!config.empty()) {
-    const std::string config_source = (std::filesystem::path(source).parent_path() / "tokenizer_config.json").string();
-    Reader(config_source, *table).read_config(parse_json(config, config_source));
+void read_tokenizer_json(std::string_view text, const std::string& source, const NamedTokens& named,
+                         Tokenizer::Table& table) {
+  if (const std::optional<ScannedModel> scanned = scan_model(text)) {
+    try {
+      Reader(source, table).read(parse_json(scanned->rest, source), &*scanned);
+    } catch (const std::exception&) {
+      // The whole document says where the fault is.
+      Tokenizer::Table unused;
+      Reader(source, unused).read(parse_json(text, source));
+      throw;
+    }
+  } else {
+    Reader(source, table).read(parse_json(text, source));
   }
-  table->fingerprint = fingerprint_of(json, config);
-  return Tokenizer(table);
+  table.bos = known_id(named.bos, table);
+  table.eos = known_id(named.eos, table);
+  table.pad = known_id(named.pad, table);
+  table.add_bos = named.add_bos.value_or(true);
+  table.add_eos = named.add_eos.value_or(true);
 }
 
 }  // namespace caravan::tokenizer

@@ -38,6 +38,17 @@ constexpr Range kYoungLetters[] = {{0x1C89, 0x1C8A},   {0xA7CB, 0xA7CD},   {0xA7
 constexpr Range kYoungNumbers[] = {{0x10D40, 0x10D49}, {0x116D0, 0x116E3}, {0x11BF0, 0x11BF9}, {0x16130, 0x16139},
                                    {0x16D70, 0x16D79}, {0x1CCF0, 0x1CCF9}, {0x1E5F1, 0x1E5FA}};
 
+// Of these, the ones with a case; and the marks of Unicode 15.1 and 16.
+constexpr Range kYoungUpper[] = {
+    {0x1C89, 0x1C89}, {0xA7CB, 0xA7CC}, {0xA7DA, 0xA7DA}, {0xA7DC, 0xA7DC}, {0x10D50, 0x10D65}};
+constexpr Range kYoungLower[] = {{0x1C8A, 0x1C8A}, {0xA7CD, 0xA7CD}, {0xA7DB, 0xA7DB}, {0x10D70, 0x10D85}};
+constexpr Range kYoungMarks[] = {{0x897, 0x897},     {0x10D69, 0x10D6D}, {0x10EFC, 0x10EFC}, {0x113B8, 0x113C0},
+                                 {0x113C2, 0x113C2}, {0x113C5, 0x113C5}, {0x113C7, 0x113CA}, {0x113CC, 0x113D0},
+                                 {0x113D2, 0x113D2}, {0x113E1, 0x113E2}, {0x11F5A, 0x11F5A}, {0x1611E, 0x1612F},
+                                 {0x1E5EE, 0x1E5EF}};
+// Numbers of Unicode 17.
+constexpr Range kYoungestNumbers[] = {{0x11DE0, 0x11DE9}, {0x16FF4, 0x16FF6}};
+
 // Symbols that are Alphabetic: circled, squared and negative letters.
 constexpr Range kAlphabeticSymbols[] = {{0x24B6, 0x24E9}, {0x1F130, 0x1F149}, {0x1F150, 0x1F169}, {0x1F170, 0x1F189}};
 
@@ -85,18 +96,47 @@ CharKind look_up(char32_t character) {
   }
 }
 
+CaseKind look_up_case(char32_t character) {
+  switch (utf8proc_category(static_cast<utf8proc_int32_t>(character))) {
+    case UTF8PROC_CATEGORY_LU:
+    case UTF8PROC_CATEGORY_LT:
+      return CaseKind::kUpper;
+    case UTF8PROC_CATEGORY_LL:
+      return CaseKind::kLower;
+    case UTF8PROC_CATEGORY_LM:
+    case UTF8PROC_CATEGORY_LO:
+    case UTF8PROC_CATEGORY_MN:
+    case UTF8PROC_CATEGORY_MC:
+    case UTF8PROC_CATEGORY_ME:
+      return CaseKind::kEither;
+    case UTF8PROC_CATEGORY_CN:
+      if (contains(kYoungUpper, character)) {
+        return CaseKind::kUpper;
+      }
+      if (contains(kYoungLower, character)) {
+        return CaseKind::kLower;
+      }
+      return contains(kYoungLetters, character) || contains(kYoungMarks, character) ? CaseKind::kEither
+                                                                                    : CaseKind::kNone;
+    default:
+      return CaseKind::kNone;
+  }
+}
+
 // Most text lies in the first blocks; the rest asks utf8proc.
 constexpr std::size_t kTabled = 0x800;
 
-std::array<CharKind, kTabled> make_table() {
-  std::array<CharKind, kTabled> table{};
+template <auto kLookUp>
+auto make_table() {
+  std::array<decltype(kLookUp(0)), kTabled> table{};
   for (std::size_t i = 0; i < table.size(); ++i) {
-    table[i] = look_up(static_cast<char32_t>(i));
+    table[i] = kLookUp(static_cast<char32_t>(i));
   }
   return table;
 }
 
-const std::array<CharKind, kTabled> kTable = make_table();
+const std::array<CharKind, kTabled> kTable = make_table<&look_up>();
+const std::array<CaseKind, kTabled> kCaseTable = make_table<&look_up_case>();
 
 void append_normalized(std::string& result, NormalForm form, std::string_view text) {
   if (text.empty()) {
@@ -123,6 +163,14 @@ void append_normalized(std::string& result, NormalForm form, std::string_view te
 
 CharKind kind_of(char32_t character) {
   return character < kTabled ? kTable[character] : look_up(character);
+}
+
+CaseKind case_of(char32_t character) {
+  return character < kTabled ? kCaseTable[character] : look_up_case(character);
+}
+
+bool is_numeric(char32_t character) {
+  return kind_of(character) == CharKind::kNumber || contains(kYoungestNumbers, character);
 }
 
 bool is_word_character(char32_t character) {

@@ -20,6 +20,14 @@ enum class CharKind : std::uint8_t {
 
 CharKind kind_of(char32_t character);
 
+// \p{Lu} and \p{Lt}; \p{Ll}; and \p{Lm}, \p{Lo} and \p{M}, which the pattern of Llama 4 counts to both.
+enum class CaseKind : std::uint8_t { kNone, kUpper, kLower, kEither };
+
+CaseKind case_of(char32_t character);
+
+// What the Digits pre-tokenizer calls a digit: \p{N} of Unicode 17, since it asks Rust and no regular expression.
+bool is_numeric(char32_t character);
+
 // \w of Rust's regex crate: Alphabetic, marks, decimal digits, connecting punctuation, joiners.
 bool is_word_character(char32_t character);
 

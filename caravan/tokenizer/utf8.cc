@@ -1,8 +1,10 @@
 #include "caravan/tokenizer/utf8.h"
 
+#include <emmintrin.h>
 #include <fmt/core.h>
 
-#include <cstring>
+#include <algorithm>
+#include <bit>
 
 #include "caravan/base/error.h"
 #include "caravan/base/text.h"
@@ -10,8 +12,6 @@
 namespace caravan::tokenizer {
 
 namespace {
-
-constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
 
 // What stands at `at`: a character of `length` bytes, or a maximal subpart of one.
 struct Piece {
@@ -46,14 +46,16 @@ Piece piece_at(std::string_view text, std::size_t at) {
   return {.length = expected, .complete = true};
 }
 
-// The end of the run of ASCII that begins at `at`, or a place inside it.
+// The end of the run of ASCII that begins at `at`.
 std::size_t skip_ascii(std::string_view text, std::size_t at) {
-  constexpr std::uint64_t kHighBits = 0x8080808080808080;
-  for (std::uint64_t eight = 0; at + sizeof eight <= text.size(); at += sizeof eight) {
-    std::memcpy(&eight, text.data() + at, sizeof eight);
-    if ((eight & kHighBits) != 0) {
-      break;
+  for (; at + 16 <= text.size(); at += 16) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(text.data() + at));
+    if (const int high = _mm_movemask_epi8(bytes); high != 0) {
+      return at + static_cast<std::size_t>(std::countr_zero(static_cast<unsigned>(high)));
     }
+  }
+  while (at < text.size() && static_cast<unsigned char>(text[at]) < 0x80) {
+    ++at;
   }
   return at;
 }
@@ -66,6 +68,11 @@ CodePoint code_point_before(std::string_view text, std::size_t at) {
     --begin;
   }
   return code_point_at(text, begin);
+}
+
+std::size_t character_length_at(std::string_view text, std::size_t at) {
+  const Piece piece = piece_at(text, at);
+  return piece.complete ? piece.length : 0;
 }
 
 void append_utf8(std::string& text, char32_t character) {
@@ -89,6 +96,11 @@ void append_utf8(std::string& text, char32_t character) {
 
 std::optional<std::size_t> first_invalid_byte(std::string_view text) {
   for (std::size_t at = skip_ascii(text, 0); at < text.size(); at = skip_ascii(text, at)) {
+    const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+    if (byte(at) >= 0xC2 && byte(at) < 0xE0 && at + 1 < text.size() && (byte(at + 1) & 0xC0) == 0x80) {
+      at += 2;
+      continue;
+    }
     const Piece piece = piece_at(text, at);
     if (!piece.complete) {
       return at;
@@ -113,12 +125,23 @@ std::string lossy_utf8(std::string_view bytes) {
   for (std::size_t at = 0; at < bytes.size();) {
     const Piece piece = piece_at(bytes, at);
     if (!piece.complete) {
-      text.append(bytes.substr(kept, at - kept)).append(kReplacement);
+      text.append(bytes.substr(kept, at - kept)).append(kReplacementCharacter);
       kept = at + piece.length;
     }
     at += piece.length;
   }
   return text.append(bytes.substr(kept));
+}
+
+std::string lossy_utf8_by_byte(std::string_view bytes) {
+  std::string text;
+  text.reserve(bytes.size());
+  for (std::size_t at = 0; at < bytes.size();) {
+    const std::size_t length = character_length_at(bytes, at);
+    text.append(length > 0 ? bytes.substr(at, length) : kReplacementCharacter);
+    at += std::max<std::size_t>(length, 1);
+  }
+  return text;
 }
 
 std::size_t certain_prefix(std::string_view bytes) {

@@ -34,6 +34,11 @@ inline CodePoint code_point_at(std::string_view text, std::size_t at) {
 // The last character before `at`, which must not be 0.
 CodePoint code_point_before(std::string_view text, std::size_t at);
 
+inline constexpr std::string_view kReplacementCharacter = "\xEF\xBF\xBD";
+
+// The bytes of the character at `at`, or 0 when what stands there is none or is cut short.
+std::size_t character_length_at(std::string_view text, std::size_t at);
+
 // Appends one character; it must be a Unicode scalar value.
 void append_utf8(std::string& text, char32_t character);
 
@@ -46,6 +51,9 @@ void require_utf8(std::string_view text);
 // `bytes` with U+FFFD for every longest piece that begins a character and does not end it, and for every other byte
 // that belongs to none (Unicode 15, section 3.9, "U+FFFD substitution of maximal subparts"; Rust's from_utf8_lossy).
 std::string lossy_utf8(std::string_view bytes);
+
+// `bytes` with U+FFFD for every single byte that belongs to no character (SentencePiece).
+std::string lossy_utf8_by_byte(std::string_view bytes);
 
 // How many of the bytes can be read now: all but the beginning of a character at the end that later bytes may complete.
 std::size_t certain_prefix(std::string_view bytes);

@@ -22,7 +22,7 @@ struct JobSection {
 // An unset number comes from `flavor`, from the model that training starts from, or from LlamaConfig.
 struct ModelSection {
   std::string flavor = "";                 // a preset's name
-  std::string hf_assets_path = "";         // tokenizer.json or the directory that holds it
+  std::string hf_assets_path = "";         // a tokenizer's file or the directory that holds it
   std::optional<std::int64_t> vocab_size;  // unset without flavor and start model: the tokenizer's, rounded up to 64
   std::optional<std::int64_t> hidden_size;
   std::optional<std::int64_t> intermediate_size;  // unset: 8/3 hidden_size rounded up to a multiple of 32

@@ -56,7 +56,7 @@ std::vector<Row> model_rows() {
        .differs = "unset instead of \"debugmodel\", and the names are those of `caravan presets`"},
       {.name = "model.hf_assets_path",
        .slot = at<s, &S::hf_assets_path>,
-       .help = "tokenizer.json, or the folder that holds it",
+       .help = "tokenizer.json or tokenizer.model, or the folder that holds it",
        .differs = "unset instead of torchtitan's test tokenizer; may be a file"},
       {.name = "model.vocab_size",
        .slot = at<s, &S::vocab_size>,

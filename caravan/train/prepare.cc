@@ -17,17 +17,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-bool holds_tokenizer(const fs::path& path) {
-  std::error_code ignored;
-  return fs::is_regular_file(path / "tokenizer.json", ignored);
-}
-
 fs::path tokenizer_path(const Config& config) {
   if (!config.model.hf_assets_path.empty()) {
     return config.model.hf_assets_path;
   }
   const fs::path start = config.checkpoint.initial_load_path;
-  return config.checkpoint.initial_load_in_hf && holds_tokenizer(start) ? start : fs::path();
+  return config.checkpoint.initial_load_in_hf && tokenizer::tokenizer_file(start) ? start : fs::path();
 }
 
 // Files that an export takes along, one a name: the model's own, then the tokenizer's.

@@ -7,6 +7,7 @@
 #include "caravan/base/error.h"
 #include "caravan/base/json.h"
 #include "caravan/cli/commands.h"
+#include "tests/support/byte_tokenizer.h"
 #include "tests/support/scratch.h"
 
 namespace caravan::cli {
@@ -203,44 +204,6 @@ TEST_F(GenerateCommand, SaysWhatItIgnoresInGenerationConfig) {
   EXPECT_EQ(warnings.find("repetition_penalty"), std::string::npos) << warnings;
 }
 
-// A tokenizer of 256 tokens, one a byte, whose id is the byte's value: GPT-2's printable stand-ins and no merges.
-std::string byte_tokenizer() {
-  Json vocabulary = Json::object();
-  int strangers = 0;
-  for (int byte = 0; byte < 256; ++byte) {
-    const bool printable = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
-    const int point = printable ? byte : 256 + strangers++;
-    std::string character;
-    if (point < 128) {
-      character = static_cast<char>(point);
-    } else {
-      character = {static_cast<char>(0xC0 | (point >> 6)), static_cast<char>(0x80 | (point & 63))};
-    }
-    vocabulary[character] = byte;
-  }
-  const Json bytes = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}};
-  return Json{{"version", "1.0"},
-              {"truncation", nullptr},
-              {"padding", nullptr},
-              {"added_tokens", Json::array()},
-              {"normalizer", nullptr},
-              {"pre_tokenizer", bytes},
-              {"post_processor", nullptr},
-              {"decoder", bytes},
-              {"model",
-               {{"type", "BPE"},
-                {"dropout", nullptr},
-                {"unk_token", nullptr},
-                {"continuing_subword_prefix", nullptr},
-                {"end_of_word_suffix", nullptr},
-                {"fuse_unk", false},
-                {"byte_fallback", false},
-                {"ignore_merges", false},
-                {"vocab", vocabulary},
-                {"merges", Json::array()}}}}
-      .dump();
-}
-
 // Whole characters only.
 bool is_utf8(const std::string& text) {
   try {
@@ -275,7 +238,7 @@ class GeneratePrompt : public GenerateCommand {
     folder_ = (scratch_.path() / "model").string();
     std::ostringstream ignored;
     ASSERT_EQ(run(Words{"init", (scratch_.path() / "config.json").string(), folder_}, {ignored, ignored}), 0);
-    write_file(folder_ + "/tokenizer.json", byte_tokenizer());
+    write_file(folder_ + "/tokenizer.json", test::byte_tokenizer());
   }
 
   Words with(const Words& more) const {

@@ -111,6 +111,62 @@ TEST_F(TokenizerCommands, ADataSetBecomesShards) {
   EXPECT_NE(refusal({"tokenize"}).find("--tokenizer"), std::string::npos);
 }
 
+TEST_F(TokenizerCommands, MessagesGoThroughTheChatTemplate) {
+  train();
+  test::write_file(path("made") + "/chat_template.jinja",
+                   "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}{{ eos_token }}{% endfor %}"
+                   "{{ tools|length if tools }}{{ extra }}{% if add_generation_prompt %}[assistant]{% endif %}"
+                   "{{ strftime_now('%d %b %Y') }}");
+  test::write_file(path("list.json"), R"([{"role": "user", "content": "the cat"}])");
+  test::write_file(path("object.json"), R"({"messages": [{"role": "user", "content": "the cat"}], "tools": [{}, {}],
+                   "add_generation_prompt": true, "chat_template_kwargs": {"extra": "!"}})");
+  const auto chat = [&](const std::string& file, Words more = {}, const std::string& input = "") {
+    more.insert(more.begin(), {"tokenize", "--tokenizer", path("made"), "--date", "2024-07-26", "--chat",
+                               file == "-" ? "-" : path(file)});
+    return output(more, input);
+  };
+  const std::string text = "<|begin_of_text|>[user] the cat<|end_of_text|>26 Jul 2024";
+  EXPECT_EQ(chat("list.json", {"--text"}), text);
+  EXPECT_EQ(chat("-", {"--text"}, test::read_file(path("list.json"))), text);
+  EXPECT_EQ(chat("object.json", {"--text"}), "<|begin_of_text|>[user] the cat<|end_of_text|>2![assistant]26 Jul 2024");
+  // Special tokens are read, and none is added: one BOS, which the template writes.
+  const Json ids = Json::parse(chat("list.json"));
+  EXPECT_EQ(ids, Json::parse(tokenize(text, {"--no-add-special"})));
+  EXPECT_EQ(ids.front(), 0);
+  EXPECT_EQ(std::count(ids.begin(), ids.end(), 0), 1);
+  EXPECT_EQ(std::count(ids.begin(), ids.end(), 1), 1);
+  // The file of the tokenizer names its folder.
+  EXPECT_EQ(output({"tokenize", "--tokenizer", path("made") + "/tokenizer.json", "--date", "2024-07-26", "--chat",
+                    path("list.json"), "--text"}),
+            text);
+  const auto named = [&](const Words& words, const std::string& expected) {
+    const std::string message = refusal(words);
+    EXPECT_NE(message.find(expected), std::string::npos) << expected << ": " << message;
+    EXPECT_EQ(message.find('\n'), std::string::npos) << message;
+  };
+  const Words good = {"tokenize", "--tokenizer", path("made"), "--chat", path("list.json")};
+  const auto with = [&](const Words& more) {
+    Words words = good;
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+  };
+  named(with({"--decode"}), "--decode does not go with --chat");
+  named(with({"--plain"}), "--plain does not go with --chat");
+  named({"tokenize", "--tokenizer", path("made"), "--text"}, "give both");
+  named({"tokenize", "--chat", path("list.json")}, "--tokenizer");
+  named(with({"--date", "July"}), "--date");
+  test::write_file(path("bad.json"), "[1]");
+  named({"tokenize", "--tokenizer", path("made"), "--chat", path("bad.json")}, "bad.json: messages must be a list");
+  test::write_file(path("bad.json"), "[]");
+  named({"tokenize", "--tokenizer", path("made"), "--chat", path("bad.json")}, "there are no messages");
+  test::write_file(path("bad.json"), "{");
+  named({"tokenize", "--tokenizer", path("made"), "--chat", path("bad.json")}, "bad.json: not valid JSON");
+  test::write_file(path("made") + "/chat_template.jinja", "{{ raise_exception('roles must alternate') }}");
+  named(good, "the template says: roles must alternate");
+  fs::remove(path("made") + "/chat_template.jinja");
+  named(good, "there is no chat template beside the tokenizer");
+}
+
 TEST_F(TokenizerCommands, MistakesAreOneSentence) {
   train();
   const Words tokenize = {"tokenize", "--tokenizer", path("made")};

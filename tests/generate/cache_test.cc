@@ -59,6 +59,30 @@ TEST(DenseCache, RefusesRowsThatDoNotFitOrDoNotFollow) {
   EXPECT_EQ(message({{{0, 4, 0}}, 4}), "");
 }
 
+TEST(DenseCache, GrowsAndKeepsWhatItHolds) {
+  ops::Context ctx = context_of(ops::Backend::kRef);
+  DenseCache cache(ctx, kShape, {2, 3});
+  for (int layer = 0; layer < 2; ++layer) {
+    cache.extend(ctx, layer, {{{0, 2, 0}, {2, 3, 0}}, 5}, rows_of(ctx, 5, 100), rows_of(ctx, 5, 200));
+  }
+  cache.reserve(ctx, {4, 5});
+  EXPECT_EQ(ctx.allocator->use().segments[static_cast<std::size_t>(Segment::kKvCache)].live_bytes,
+            DenseCache::bytes(kShape, 9));
+  for (int layer = 0; layer < 2; ++layer) {
+    const auto view = cache.extend(ctx, layer, {{{0, 2, 2}, {2, 1, 3}}, 3}, rows_of(ctx, 3, 500), rows_of(ctx, 3, 600));
+    EXPECT_EQ(view.ranges, (std::vector<AttentionRange>{{0, 2, 0, 4, 2}, {2, 3, 4, 8, 3}}));
+    const std::vector<float> keys = to_floats(view.key);
+    const float first_of_row[] = {100, 103, 500, 503, 106, 109, 112, 506};
+    for (std::size_t row = 0; row < std::size(first_of_row); ++row) {
+      EXPECT_EQ(keys[row * 3], first_of_row[row]) << row;
+      EXPECT_EQ(to_floats(view.value)[row * 3], first_of_row[row] + 100) << row;
+    }
+  }
+  EXPECT_THROW(cache.reserve(ctx, {4}), ShapeError);
+  EXPECT_THROW(cache.reserve(ctx, {3, 9}), ShapeError) << "four rows are held of the first";
+  EXPECT_THROW(cache.reserve(ctx, {4, -1}), ShapeError);
+}
+
 TEST(DenseCache, TakesTheBytesItSays) {
   for (const std::int64_t rows : {0, 1, 7, 100}) {
     ops::Context ctx = context_of(ops::Backend::kRef);

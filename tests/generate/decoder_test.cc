@@ -88,6 +88,42 @@ TEST_P(EveryRope, SequencesOfUnlikeLengthsGoThroughOnePass) {
   }
 }
 
+TEST_P(EveryRope, GoesOnFromAPrefixAndRunsOnlyWhatIsNew) {
+  ops::Context ctx = context_of(ops::Backend::kRef);
+  const TinyModel model = tiny_model(ctx, tiny_config(GetParam()), DType::kF64);
+  Decoder decoder(ctx, *model.llama, {20});
+  Ids ids = random_ids(20, 61);
+  decoder.extend({ids});
+  // Cut to a prefix and other ids behind it: beyond the limit of 12 where frequencies change, across it, below it.
+  for (const std::size_t kept : {17U, 8U, 3U, 0U}) {
+    decoder.keep(0, static_cast<std::int64_t>(kept));
+    const std::int64_t before = decoder.ids_run();
+    const Ids fresh = random_ids(2, 61, kept + 7);
+    ids.resize(kept);
+    ids.insert(ids.end(), fresh.begin(), fresh.end());
+    const std::vector<Tensor> logits = decoder.extend({fresh});
+    EXPECT_LE(relative_error(to_doubles(logits.at(0)), uncached_logits(ctx, *model.llama, ids)), kF64Bound) << kept;
+    EXPECT_EQ(decoder.sequence(0), ids);
+    const bool by_length = GetParam() == nn::RopeKind::kDynamic || GetParam() == nn::RopeKind::kLongRope;
+    // Dynamic and longrope: the whole sequence where the frequencies are other ones than before the cut.
+    EXPECT_TRUE(decoder.ids_run() - before == 2 || by_length) << kept;
+    EXPECT_LE(decoder.ids_run() - before, static_cast<std::int64_t>(ids.size())) << kept;
+  }
+  EXPECT_THROW(decoder.keep(0, 3), ShapeError);
+  EXPECT_THROW(decoder.keep(0, -1), ShapeError);
+}
+
+TEST(Decoder, TakesMoreIdsOnceItsRoomHasGrown) {
+  ops::Context ctx = context_of(ops::Backend::kRef);
+  const TinyModel model = tiny_model(ctx, tiny_config(nn::RopeKind::kDefault), DType::kF64);
+  Decoder decoder(ctx, *model.llama, {5});
+  const Ids ids = random_ids(20, 61);
+  decoder.extend({Ids(ids.begin(), ids.begin() + 5)});
+  decoder.reserve({20});
+  const auto logits = decoder.extend({Ids(ids.begin() + 5, ids.end())});
+  EXPECT_LE(relative_error(to_doubles(logits.at(0)), uncached_logits(ctx, *model.llama, ids)), kF64Bound);
+}
+
 // The bound is not a wide one: what a cache might get wrong is far beyond it.
 TEST(Decoder, ALostRowWouldBeSeen) {
   ops::Context ctx = context_of(ops::Backend::kRef);

@@ -1,7 +1,7 @@
 """Makes the fixtures of this folder from transformers' LlamaForCausalLM.
 
-    python make_goldens.py          writes models/, ops/ and tokenizers/ beside this file; unchanged sources give
-                                    unchanged bytes
+    python make_goldens.py          writes models/, ops/, tokenizers/ and the JSON files of chat/ beside this file;
+                                    unchanged sources give unchanged bytes
 
 Each model is written first, then loaded back with from_pretrained, so that what is run is what the files say.
 """
@@ -26,6 +26,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 import generation
 import training
+from chat_goldens import write_chat
 from exact import Exact, Stream, relative_error, widen
 from gguf_goldens import write_gguf
 from models import MODELS, full_config
@@ -299,6 +300,7 @@ def main():
         for name in ("models", "ops", "tokenizers"):
             shutil.rmtree(HERE / name, ignore_errors=True)
             shutil.move(new / name, HERE / name)
+    write_chat(HERE / "chat")  # beside its sources, from the tokenizers above
     write_gguf()  # from the models that stand there now
 
 

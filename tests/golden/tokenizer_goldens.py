@@ -1,5 +1,5 @@
-"""Makes tokenizers/ beside this file: small byte-level BPE tokenizers that Hugging Face `tokenizers` trained, and what
-it makes of a corpus of difficult texts.
+"""Makes tokenizers/ beside this file: small tokenizers of every kind and what the reference libraries make of a corpus
+of difficult texts.  Here those of tokenizer.json, by Hugging Face `tokenizers`; piece_goldens.py has the others.
 
     python tokenizer_goldens.py         unchanged sources give unchanged bytes
 
@@ -14,12 +14,21 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+import piece_goldens
+
 HERE = Path(__file__).resolve().parent
 LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+O200K = "|".join(
+    [
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+        r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    ]
+)
 SPECIAL = ["<|begin_of_text|>", "<|end_of_text|>"]
 
 # What the vocabularies are learned from; the trainer's test learns from it too.
@@ -83,6 +92,14 @@ TEXTS = [
     "<long><long><longer><longest> <longe <long", "café cafe\u0301 Café\u0301 cafe\u0301s xcafe\u0301", "ﬁn fin ﬁn",
     "aab aaab ab aabb", "one two<left> <both> <right> three", "<both><both>", " <both> <both> ", "<left>", " <right> ",
     "Ā ā <Ā> <é>x", "new\nline token", "tok\u00e9n toke\u0301n",
+    # a character of every plane
+    "".join(f"{chr(plane * 0x10000 + 0x2345)} a{chr(plane * 0x10000 + 0xFFFD)}" for plane in range(17)),
+    # words that mix cases, as the pattern of Llama 4 tells them apart
+    "camelCaseWORDsMixed iPhone'S McDonald's \u01c5abc \u02b0X\u0301Y A\u0301b 'll'LL \u00aaAb \u4e2dA\u4e2db \u1f88x Xᾈ \u0301A !\u0301B",
+    "path/to//\n/x ://\r\n/ a/\n\n/b //", "\u0130stanbul \ua7cb\ua7cc \U00010d50\U00010d70 \u1c89\u1c8a",
+    # what SentencePiece writes for a space, and what byte fallback writes
+    "▁", "▁▁ ▁a▁b ▁ c", "<0x41><0x0A><0xZZ> <0x4", "a▁ b ▁<unk> x<s>y </s>", "<s>", "<s> a", " <s>a </s> b</s>", "<unk>",
+    "\u00a0a\u00a0 b\u3000c \t\td", "﷽ ㎒ ｆｕｌｌ　ｗｉｄｔｈ ½ ﬀ", "   leading and   inner and trailing   ",
 ]
 ADDED = [
     {"content": "<left>", "lstrip": True},
@@ -110,6 +127,26 @@ def byte_level(prefix=False, regex=True):
 
 def split(pattern, behavior="Isolated", invert=False, kind="Regex"):
     return {"type": "Split", "pattern": {kind: pattern}, "behavior": behavior, "invert": invert}
+
+
+def digits(each):
+    return {"type": "Digits", "individual_digits": each}
+
+
+def metaspace(scheme, cuts=True):
+    return {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": cuts}
+
+
+def replace(pattern, content, kind="String"):
+    return {"type": "Replace", "pattern": {kind: pattern}, "content": content}
+
+
+def strip(start, stop=0):
+    return {"type": "Strip", "content": " ", "start": start, "stop": stop}
+
+
+def sequence(name, *some):
+    return {"type": "Sequence", name: list(some)}
 
 
 def steps(*some):
@@ -207,12 +244,85 @@ def variants(bases):
             yield f"{behavior}_{invert}_llama3".lower(), "llama3", {
                 "pre_tokenizer": steps(split(LLAMA3, behavior, invert))
             }
+    yield "smollm", "gpt2", {"pre_tokenizer": sequence("pretokenizers", digits(True), byte_level())}
+    yield "runs_of_digits", "gpt2", {"pre_tokenizer": sequence("pretokenizers", digits(False), byte_level())}
+    yield "llama4", "llama3", {"pre_tokenizer": steps(split(O200K)), "model": {"ignore_merges": True}}
     yield "string", "llama3", {"pre_tokenizer": steps(split(".", "MergedWithPrevious", kind="String"))}
     yield "three_steps", "llama3", {
         "pre_tokenizer": steps(
             split(r"\p{N}{1,3}"), split("[一-龥぀-ゟ゠-ヿ]+"), split(r"[\r\n]|\s?\p{L}+|\s?\p{P}+|\s+")
         )
     }
+
+
+def character_variants(base):
+    """(name, patch) of llama2.json, whose own form is the one of 2023."""
+    vocab = base["model"]["vocab"]
+    to_text = [replace("▁", " "), {"type": "ByteFallback"}, {"type": "Fuse"}]
+    fresh = {
+        "normalizer": None,
+        "pre_tokenizer": metaspace("first", False),
+        "decoder": sequence("decoders", *to_text, strip(1)),
+    }
+    yield "llama2", {}
+    yield "llama2_without_template", {}
+    for scheme in ("always", "first", "never"):
+        for cuts in (False, True):
+            yield f"metaspace_{scheme}_{'cut' if cuts else 'whole'}", {
+                "normalizer": None,
+                "pre_tokenizer": metaspace(scheme, cuts),
+                "decoder": metaspace(scheme, cuts) if cuts else fresh["decoder"],
+            }
+    yield "metaspace_2023", {
+        "normalizer": None,
+        "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "add_prefix_space": True, "str_rep": "▁"},
+        "decoder": {"type": "Metaspace", "replacement": "▁", "add_prefix_space": True},
+    }
+    yield "normalized_special", {"added_tokens": [one | {"normalized": True} for one in base["added_tokens"]]}
+    for fused in (False, True):
+        yield f"unknown_{'fused' if fused else 'each'}", fresh | {"model": {"byte_fallback": False, "fuse_unk": fused}}
+        lost = {f"<0x{byte:02X}>": None for byte in (0x0A, 0x80, 0x9F, 0xE3, 0xF0)}
+        yield f"some_bytes_{'fused' if fused else 'each'}", fresh | {"model": {"fuse_unk": fused, "vocab": lost}}
+    yield "nothing_unknown", fresh | {"model": {"byte_fallback": False, "unk_token": None}}
+    yield "no_space_token", fresh | {"model": {"vocab": {"▁": None}, "merges": without(base, "▁")}}
+    whole = {"▁hello▁world": len(vocab)}
+    yield "whole_pieces", fresh | {"model": {"ignore_merges": True, "vocab": whole}}
+    over = base["model"]["merges"] + [["▁the", "▁"], ["e", "▁t"]]
+    yield "merges_over_spaces", fresh | {
+        "model": {"vocab": {"▁the▁": len(vocab), "e▁t": len(vocab) + 1}, "merges": over}
+    }
+    yield "nfkc", {
+        "normalizer": sequence(
+            "normalizers", {"type": "NFKC"}, {"type": "Prepend", "prepend": "▁"}, replace(" ", "▁")
+        )
+    }
+    yield "replaced", {
+        "normalizer": sequence(
+            "normalizers", replace("[aeiou]{2}|\\s", "<·>", "Regex"), replace("<·><·>", "··"), replace("x*", "-", "Regex"),
+            {"type": "Prepend", "prepend": "»▁"},
+        )
+    }
+    yield "digits_and_metaspace", fresh | {
+        "pre_tokenizer": sequence("pretokenizers", digits(True), metaspace("first"))
+    }
+    yield "split_and_metaspace", fresh | {
+        "pre_tokenizer": sequence("pretokenizers", split("[,.!?]", "MergedWithPrevious"), metaspace("always"), split("▁"))
+    }
+    yield "added_behind_prepend", {"added_tokens": added(base, ADDED)}
+    yield "added_first", fresh | {"added_tokens": added(base, ADDED)}
+    yield "no_fuse", fresh | {"decoder": sequence("decoders", to_text[0], to_text[1], strip(1))}
+    yield "metaspace_behind_bytes", fresh | {"decoder": sequence("decoders", to_text[1], metaspace("first"))}
+    yield "replaced_when_fused", fresh | {
+        "decoder": sequence(
+            "decoders", to_text[1], to_text[2], replace("▁", " "), replace("the", "THE"), replace("abab", "ba"), strip(2)
+        )
+    }
+    yield "regex_decoder", fresh | {"decoder": sequence("decoders", replace("▁+|[ao]", "_", "Regex"), {"type": "Fuse"})}
+
+
+def without(base, token):
+    merges = [merge if isinstance(merge, list) else merge.split(" ") for merge in base["model"]["merges"]]
+    return [merge for merge in merges if token not in merge]
 
 
 def merge_patch(target, patch):
@@ -227,10 +337,13 @@ def merge_patch(target, patch):
     return target
 
 
+EVERYWHERE = ("gpt2", "llama3", "added_nfc", "added", "unusual", "llama4", "llama2_without_template")
+
+
 def expected(name, base, patch, full):
     tokenizer = Tokenizer.from_str(json.dumps(merge_patch(full, patch)))
-    everywhere = name in ("gpt2", "llama3", "added_nfc", "added", "unusual")
-    texts = TEXTS if everywhere else [t for t in TEXTS if len(t) < 90]
+    everywhere = name in EVERYWHERE
+    texts = TEXTS if everywhere else [t for t in TEXTS if len(t) < (30 if base == "llama2" else 90)]
     cases = []
     for index, text in enumerate(TEXTS):
         if text not in texts:
@@ -263,6 +376,8 @@ def expected(name, base, patch, full):
 
 def write_tokenizers(folder):
     bases = {name: train(name) for name in ("gpt2", "llama3")}
+    pieces = piece_goldens.train_pieces(TRAINING)
+    bases["llama2"] = piece_goldens.as_tokenizer_json(pieces["bpe"])
     folder.mkdir()
 
     def write(name, value):
@@ -272,7 +387,12 @@ def write_tokenizers(folder):
     write("texts.json", TEXTS)
     for name, base in bases.items():
         write(f"{name}.json", base)
-    write("expected.json", [expected(name, base, patch, bases[base]) for name, base, patch in variants(bases)])
+    # One with its template is enough.
+    bare = [(name, "llama2", patch | ({} if name == "llama2" else {"post_processor": None}))
+            for name, patch in character_variants(bases["llama2"])]
+    all_variants = [*variants(bases), *bare]
+    write("expected.json", [expected(name, base, patch, bases[base]) for name, base, patch in all_variants])
+    piece_goldens.write_pieces(folder, pieces, bases["llama3"], TEXTS, LLAMA3, O200K, write)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ TEST(GgufTokenizer, TakesTokensMergesKindsAndSplittingFromTokenizerJson) {
   std::vector<std::string> notes;
   const GgufTokenizer tokenizer = *from(text, "", 700, &notes);
   EXPECT_EQ(tokenizer.model, "gpt2");
-  EXPECT_EQ(tokenizer.pre, "llama-bpe");
+  EXPECT_EQ(tokenizer.pre, "dbrx");  // Llama 3's pattern, and words are merged
   EXPECT_TRUE(notes.empty()) << notes.front();
   EXPECT_EQ(tokenizer.tokens.size(), 700U);
   EXPECT_EQ(tokenizer.merges.size(), json.at("model").at("merges").size());
@@ -51,6 +51,17 @@ TEST(GgufTokenizer, TakesTokensMergesKindsAndSplittingFromTokenizerJson) {
   EXPECT_EQ(tokenizer.tokens.back(), "[PAD699]");  // the embedding has more rows than there are tokens
   EXPECT_EQ(tokenizer.kinds.back(), TokenKind::kUnused);
   EXPECT_EQ(from(read_file(kGolden / "gpt2.json"))->pre, "gpt-2");
+}
+
+TEST(GgufTokenizer, NamesTheWayOfSplittingWithWhatBecomesOfWholeWords) {
+  auto json = nlohmann::ordered_json::parse(read_file(kGolden / "llama3.json"));
+  json["model"]["ignore_merges"] = true;
+  EXPECT_EQ(from(json.dump())->pre, "llama-bpe");
+  json = nlohmann::ordered_json::parse(read_file(kGolden / "gpt2.json"));
+  json["model"]["ignore_merges"] = true;
+  std::vector<std::string> notes;
+  EXPECT_EQ(from(json.dump(), "", 700, &notes)->pre, "gpt-2");
+  EXPECT_NE(notes.at(0).find("does not merge words that are tokens"), std::string::npos) << notes.at(0);
 }
 
 TEST(GgufTokenizer, ComesBackFromAFileAsItWas) {
@@ -88,7 +99,7 @@ TEST(GgufTokenizer, TheFilesThatItKeptComeBackToTheByte) {
 // What a file of another program has: the vectors alone.
 TEST(GgufTokenizer, FilesPutTogetherFromTheVectorsGiveTheSameIds) {
   const auto texts = nlohmann::json::parse(read_file(kGolden / "texts.json"));
-  for (const char* name : {"gpt2.json", "llama3.json"}) {
+  for (const char* name : {"gpt2.json", "llama3.json", "llama2.json"}) {
     const std::string json = read_file(kGolden / name);
     GgufTokenizer vectors = *from(json);
     vectors.tokenizer_json.clear();
@@ -99,10 +110,12 @@ TEST(GgufTokenizer, FilesPutTogetherFromTheVectorsGiveTheSameIds) {
     const auto a = tokenizer::Tokenizer::parse(json, name);
     const auto b =
         tokenizer::Tokenizer::parse(files.at("tokenizer.json"), "tokenizer.json", files.at("tokenizer_config.json"));
+    const auto c = tokenizer::Tokenizer::assemble(parts_of(vectors), name);
     std::size_t compared = 0;
     for (const auto& text : texts) {
       const auto one = text.get<std::string>();
       EXPECT_EQ(a.encode(one, {.add_special = false}), b.encode(one, {.add_special = false})) << name << ": " << one;
+      EXPECT_EQ(c.encode(one, {.add_special = false}), b.encode(one, {.add_special = false})) << name << ": " << one;
       EXPECT_EQ(a.encode(one, {.add_special = false, .plain = true}),
                 b.encode(one, {.add_special = false, .plain = true}))
           << name << ": " << one;
@@ -169,10 +182,11 @@ TEST(GgufTokenizer, SaysWhatItLeavesOut) {
     EXPECT_NE(all.find(word), std::string::npos) << all;
   }
   GgufTokenizer other;
-  other.model = "llama";
+  other.model = "bert";
+  other.tokens = {"a"};
   notes.clear();
   EXPECT_TRUE(tokenizer_files(other, notes).empty());
-  EXPECT_NE(notes.at(0).find("\"llama\""), std::string::npos);
+  EXPECT_NE(notes.at(0).find("\"bert\""), std::string::npos) << notes.at(0);
 }
 
 TEST(GgufTokenizer, RefusesDamagedFiles) {

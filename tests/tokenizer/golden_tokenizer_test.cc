@@ -1,4 +1,4 @@
-// Every text of the corpus under every tokenizer of tests/golden/tokenizers: the ids and texts of `tokenizers`.
+// Every text of the corpus under every tokenizer.json of tests/golden/tokenizers: the ids and texts of `tokenizers`.
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
@@ -6,18 +6,12 @@
 #include "caravan/base/json.h"
 #include "caravan/tokenizer/bpe_trainer.h"
 #include "caravan/tokenizer/tokenizer.h"
+#include "caravan/tokenizer/utf8.h"
 #include "tests/support/scratch.h"
+#include "tests/tokenizer/golden_files.h"
 
 namespace caravan::tokenizer {
 namespace {
-
-using Ids = std::vector<std::int32_t>;
-
-const std::string kFolder = std::string(CARAVAN_SOURCE_DIR) + "/tests/golden/tokenizers/";
-
-Json golden(const std::string& name) {
-  return parse_json(test::read_file(kFolder + name), name);
-}
 
 Tokenizer tokenizer_of(const Json& variant) {
   Json json = golden(variant.at("base").get<std::string>() + ".json");
@@ -46,18 +40,26 @@ TEST_P(GoldenTokenizer, EncodesAndDecodesAsTheReference) {
   }
   for (const Json& one : GetParam().at("decodes")) {
     const Ids ids = one.at("ids").get<Ids>();
-    EXPECT_EQ(tokenizer.decode(ids), one.at("decoded").get<std::string>()) << one.dump();
+    const std::string decoded = one.at("decoded").get<std::string>();
+    EXPECT_EQ(tokenizer.decode(ids), decoded) << one.dump();
     // The same id by id, and never half a character.
     StreamDecoder stream(tokenizer, /*skip_special=*/false);
-    std::string streamed;
+    std::string text;
     for (const std::int32_t id : ids) {
-      streamed += stream.push(id);
+      const std::string more = stream.push(id);
+      EXPECT_FALSE(first_invalid_byte(more)) << one.dump();
+      text += more;
     }
-    EXPECT_EQ(streamed + stream.finish(), one.at("decoded").get<std::string>()) << one.dump();
+    text += stream.finish();
+    // A run of byte tokens that spells no text as a whole is the one case in which the two differ.
+    const bool damaged_run = GetParam().at("base") == "llama2" && decoded.find("\uFFFD") != std::string::npos;
+    if (!damaged_run) {
+      EXPECT_EQ(text, decoded) << one.dump();
+    }
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, GoldenTokenizer, ::testing::ValuesIn(golden("expected.json").get<std::vector<Json>>()),
+INSTANTIATE_TEST_SUITE_P(All, GoldenTokenizer, ::testing::ValuesIn(golden_list("expected.json")),
                          [](const auto& info) { return info.param.at("name").template get<std::string>(); });
 
 TEST(GoldenTrainer, LearnsTheReferencesVocabularyAndMerges) {
@@ -69,8 +71,8 @@ TEST(GoldenTrainer, LearnsTheReferencesVocabularyAndMerges) {
       options.pattern = pattern;
       options.threads = threads;
       BpeTrainer trainer(options);
-      trainer.add(test::read_file(kFolder + "training.txt"));
-      trainer.add(test::read_file(kFolder + "training.txt"));
+      trainer.add(golden_text("training.txt"));
+      trainer.add(golden_text("training.txt"));
       const TrainedTokenizer trained = trainer.train();
       const Json ours = parse_json(trained.tokenizer_json, "ours");
       const Json theirs = golden(name);

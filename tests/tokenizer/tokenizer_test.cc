@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include <chrono>
+#include <ctime>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -131,8 +131,8 @@ TEST(Tokenizer, WhatIsNotSupportedIsNamed) {
   lacking("/model/dropout", 0.5, "dropout");
   lacking("/model/end_of_word_suffix", "</w>", "end_of_word_suffix");
   lacking("/normalizer", {{"type", "Lowercase"}}, "Lowercase");
-  lacking("/pre_tokenizer", {{"type", "Metaspace"}}, "Metaspace");
-  lacking("/pre_tokenizer", nullptr, "without ByteLevel");
+  lacking("/pre_tokenizer", {{"type", "Punctuation"}}, "Punctuation");
+  lacking("/pre_tokenizer", nullptr, "the decoder ByteLevel");
   lacking("/decoder", nullptr, "decoder");
   lacking("/decoder", {{"type", "WordPiece"}}, "WordPiece");
   lacking("/post_processor", {{"type", "BertProcessing"}}, "BertProcessing");
@@ -153,10 +153,10 @@ TEST(Tokenizer, AMillionEqualLettersTakeNoTime) {
   json["model"]["merges"] = Json::array({"a a", "aa aa"});
   json["added_tokens"].erase(1);
   const Tokenizer tokenizer = parse(json);
-  const auto begin = std::chrono::steady_clock::now();
+  const std::clock_t begin = std::clock();
   EXPECT_EQ(tokenizer.encode(std::string(1 << 20, 'a')), Ids(1 << 18, 12));
   EXPECT_EQ(tokenizer.encode(std::string((1 << 20) - 1, 'a')).size(), (1U << 18) + 1);
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(20));
+  EXPECT_LT(std::clock() - begin, 20 * CLOCKS_PER_SEC);
 }
 
 TEST(Tokenizer, ThreadsShareOne) {
