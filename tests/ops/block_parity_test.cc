@@ -5,6 +5,7 @@
 // of step * code, and a product with weights w within that times the sum of |w|.  With many, weights and activations are
 // rounded to the tile's dtype.  Everything else is f32 arithmetic on terms whose magnitude, before an offset cancels any of
 // it, is at most `raw` (see raw_magnitude) times |x|.
+#include "caravan/base/error.h"
 #include "caravan/quant/dequantize.h"
 #include "caravan/quant/quantize.h"
 #include "tests/ops/parity.h"
@@ -132,7 +133,8 @@ class BlockParity : public Parity {
     const std::int64_t tokens = static_cast<std::int64_t>(x.size()) / columns;
     const bool few = tokens <= kFewTokens;
     const bool bf16_tiles = !few && !w.fine && cpu_.isa >= Isa::kAvx512Bf16;
-    const std::vector<double> coded = few ? code_errors(x, columns) : std::vector<double>(x.size(), 0.0);
+    const bool in_groups = few && columns % 32 == 0;  // rows of codes are
+    const std::vector<double> coded = in_groups ? code_errors(x, columns) : std::vector<double>(x.size(), 0.0);
     // Two numbers rounded to bf16 before they are multiplied.
     const double rounding = bf16_tiles ? (1 + kUbf16) * (1 + kUbf16) - 1 : 0;
     // In both ways less than columns + 24 f32 roundings: sums, scales, the offset, bias, residual.
