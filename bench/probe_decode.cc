@@ -178,11 +178,10 @@ void measure_perplexity(ops::Context& ctx, const model::Llama& model, const Opti
 int run(const Options& options) {
   ops::Context ctx = ops::make_context({.threads = options.threads});
   model_io::LoadOptions loading;
-  loading.matrices =
-      options.dtype == "native" ? model_io::MatrixForm::kAsStored : model_io::MatrixForm::kNumbers;
+  loading.matrices = options.dtype == "native" ? model_io::MatrixForm::kAsStored : model_io::MatrixForm::kNumbers;
   loading.check_finite = false;
-  const model_io::LoadedModel model = model_io::load_model(
-      ctx, options.model, options.dtype == "bf16" ? DType::kBF16 : DType::kF32, loading);
+  const model_io::LoadedModel model =
+      model_io::load_model(ctx, options.model, options.dtype == "bf16" ? DType::kBF16 : DType::kF32, loading);
   if (options.perplexity.empty()) {
     measure_speed(ctx, *model.llama, options);
   } else {

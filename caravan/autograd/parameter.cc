@@ -22,8 +22,8 @@ bool only_products_read(const ParamSpec& spec) {
 
 void check_given(const ParamSpec& spec, const ops::Weight& weight, DType dtype) {
   if (!(weight.shape() == spec.shape) || weight.dtype() != dtype) {
-    throw ShapeError(fmt::format("weight store: parameter \"{}\" is {} {}, a weight of {} {} was given for it", spec.name,
-                                 to_string(dtype), to_string(spec.shape), to_string(weight.dtype()),
+    throw ShapeError(fmt::format("weight store: parameter \"{}\" is {} {}, a weight of {} {} was given for it",
+                                 spec.name, to_string(dtype), to_string(spec.shape), to_string(weight.dtype()),
                                  to_string(weight.shape())));
   }
 }

@@ -18,14 +18,15 @@ OptionSpec model_option() {
 }
 
 OptionSpec compute_dtype_option(const std::string& default_value) {
-  return {.name = "--dtype",
-          .value_name = "TYPE",
-          .kind = OptionKind::kChoice,
-          .help =
-              "type to compute in: f32, bf16 and f64 (on the reference backend) convert the weights; native computes in "
-              "f32 from matrices as they are stored; auto is native for a GGUF file with quantised matrices, else f32",
-          .default_value = default_value,
-          .choices = {"auto", "native", "f32", "bf16", "f64"}};
+  return {
+      .name = "--dtype",
+      .value_name = "TYPE",
+      .kind = OptionKind::kChoice,
+      .help =
+          "type to compute in: f32, bf16 and f64 (on the reference backend) convert the weights; native computes in "
+          "f32 from matrices as they are stored; auto is native for a GGUF file with quantised matrices, else f32",
+      .default_value = default_value,
+      .choices = {"auto", "native", "f32", "bf16", "f64"}};
 }
 
 std::vector<OptionSpec> numerics_options() {

@@ -224,8 +224,8 @@ LoadedModel load_model(ops::Context& ctx, const std::filesystem::path& path, DTy
   }
   const bool kept = keeps_matrices(files, options.matrices);
   if (kept && options.training) {
-    throw InputError(fmt::format(
-        "{}: no gradient goes through matrices as they are stored; load them as f32 or bf16", path.string()));
+    throw InputError(fmt::format("{}: no gradient goes through matrices as they are stored; load them as f32 or bf16",
+                                 path.string()));
   }
   if (kept && files.kind == SourceKind::kGguf) {
     model.config.model.rope_pairing = ops::RopePairing::kInterleaved;

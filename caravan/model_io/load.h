@@ -35,7 +35,7 @@ enum class MatrixForm {
 struct LoadOptions {
   // Changes the config before the model is built: numerics that the format leaves open (rounding, pairing).
   std::function<void(model::LlamaConfig&)> adjust;
-  bool training = false;     // masters and gradients of zeros beside the weights
+  bool training = false;  // masters and gradients of zeros beside the weights
   MatrixForm matrices = MatrixForm::kNumbers;
   // Look at every weight and warn of NaN and infinity, with tensor and index; not at matrices as stored, which are not
   // read before they are used.

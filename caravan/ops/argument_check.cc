@@ -105,7 +105,8 @@ void ArgumentCheck::weight_matrix(const char* argument, const Weight& weight) co
 }
 
 void ArgumentCheck::trainable(const char* argument, const Weight& weight) const {
-  require(!weight.is_in_blocks(), argument, "a weight of numbers (no gradient goes through blocks; load it dequantised)",
+  require(!weight.is_in_blocks(), argument,
+          "a weight of numbers (no gradient goes through blocks; load it dequantised)",
           fmt::format("{} blocks", to_string(weight.shape())));
 }
 

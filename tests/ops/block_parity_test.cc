@@ -9,6 +9,7 @@
 #include "caravan/quant/dequantize.h"
 #include "caravan/quant/quantize.h"
 #include "tests/ops/parity.h"
+#include "tests/support/lcg.h"
 
 namespace caravan::ops::testing {
 namespace {
@@ -16,7 +17,7 @@ namespace {
 using quant::BlockMatrix;
 using quant::BlockType;
 
-constexpr std::int64_t kFewTokens = 8;  // up to which the codes themselves are multiplied
+constexpr std::int64_t kFewTokens = 24;  // up to which the codes themselves are multiplied
 constexpr double kLargestScale = 0.01;
 
 struct TypeCase {
@@ -54,8 +55,8 @@ bool is_multiplied_as_codes(BlockType type) {
 }
 
 // Blocks of any codes and scales of groups, with moderate scales of blocks; plain numbers in (-1, 1) times kLargestScale.
-BlockMatrix random_blocks(BlockType type, std::int64_t rows, std::int64_t columns, const std::string& name) {
-  const RandomStream stream(7, name);
+BlockMatrix random_blocks(BlockType type, std::int64_t rows, std::int64_t columns, std::uint64_t seed) {
+  test::Lcg random(seed);
   const quant::TypeFacts& facts = quant::facts(type);
   const std::int64_t row_bytes = *quant::row_bytes(facts, columns);
   // One byte in front: blocks are aligned to nothing.
@@ -64,17 +65,16 @@ BlockMatrix random_blocks(BlockType type, std::int64_t rows, std::int64_t column
   if (facts.elements == 1) {
     std::vector<float> values(static_cast<std::size_t>(rows * columns));
     for (std::size_t i = 0; i < values.size(); ++i) {
-      values[i] = static_cast<float>(kLargestScale * (2 * stream.uniform(i) - 1));
+      values[i] = static_cast<float>(kLargestScale * (2 * random.uniform() - 1));
     }
     quant::quantize(type, values.data(), first, rows * columns);
   } else {
     for (std::int64_t i = 0; i < rows * row_bytes; ++i) {
-      first[i] = std::byte(static_cast<unsigned>(256 * stream.uniform(static_cast<std::uint64_t>(i))));
+      first[i] = std::byte(random.draw() & 255U);
     }
-    std::uint64_t draw = static_cast<std::uint64_t>(rows * row_bytes);
     for (std::int64_t at = 0; at < rows * row_bytes; at += facts.bytes) {
       for (const int scale_at : case_of(type).scales_at) {
-        const Float16 scale(static_cast<float>(kLargestScale * (2 * stream.uniform(draw++) - 1)));
+        const Float16 scale(static_cast<float>(kLargestScale * (2 * random.uniform() - 1)));
         std::memcpy(first + at + scale_at, &scale.bits, sizeof scale.bits);
       }
     }
@@ -91,7 +91,7 @@ struct Blocks {
 
   Blocks(const std::vector<std::pair<BlockType, std::int64_t>>& rows, std::int64_t columns) {
     for (const auto& [type, count] : rows) {
-      pieces.push_back(random_blocks(type, count, columns, std::to_string(pieces.size()) + "w"));
+      pieces.push_back(random_blocks(type, count, columns, pieces.size() + 1));
       std::vector<float> values(static_cast<std::size_t>(count * columns));
       quant::dequantize_rows(pieces.back(), 0, count, values.data(), 1);
       numbers.insert(numbers.end(), values.begin(), values.end());
@@ -128,8 +128,8 @@ class BlockParity : public Parity {
     Bound error;
   };
 
-  Expected expected(const Blocks& w, const std::vector<double>& x, std::int64_t columns, const std::vector<double>& bias,
-                    const std::vector<double>& residual) const {
+  Expected expected(const Blocks& w, const std::vector<double>& x, std::int64_t columns,
+                    const std::vector<double>& bias, const std::vector<double>& residual) const {
     const std::int64_t tokens = static_cast<std::int64_t>(x.size()) / columns;
     const bool few = tokens <= kFewTokens;
     const bool bf16_tiles = !few && !w.fine && cpu_.isa >= Isa::kAvx512Bf16;
@@ -188,9 +188,8 @@ class BlockParity : public Parity {
       const std::vector<double> added = residual.view.defined() ? to_doubles(residual.view) : std::vector<double>{};
       linear(ctx, y.view, x.view, Weight::in_blocks(w.pieces, store), bias, residual.view);
       EXPECT_TRUE(gaps_untouched(y));
-      return std::pair{to_doubles(y.view),
-                       expected(w, to_doubles(x.view), c.in, bias.defined() ? to_doubles(bias) : std::vector<double>{},
-                                added)};
+      return std::pair{to_doubles(y.view), expected(w, to_doubles(x.view), c.in,
+                                                    bias.defined() ? to_doubles(bias) : std::vector<double>{}, added)};
     };
     const auto [got, bounds] = run_on(cpu_, GetParam(), dtype);
     expect_served_by("linear", true, GetParam() == DType::kF64 ? "ref" : "blocks");
@@ -205,7 +204,7 @@ class BlockParity : public Parity {
 
 TEST_P(BlockParity, EveryTypeAgreesWithItsNumbers) {
   for (const TypeCase& one : kTypes) {
-    for (const std::int64_t tokens : {1, 2, 3, 7, 9, 33}) {
+    for (const std::int64_t tokens : {1, 2, 3, 7, 24, 33}) {
       check({{one.type, 37}}, {.tokens = tokens, .in = 512, .out = 37});
     }
   }
@@ -216,13 +215,13 @@ TEST_P(BlockParity, RowsOfFewBlocksAndOddNumbersOfRows) {
     for (const std::int64_t out : {1, 2, 3, 5, 67}) {
       check({{type, out}}, {.tokens = 1, .in = 96, .out = out});
       check({{type, out}}, {.tokens = 5, .in = 32, .out = out});
-      check({{type, out}}, {.tokens = 12, .in = 96, .out = out});
+      check({{type, out}}, {.tokens = 26, .in = 96, .out = out});
     }
   }
   for (const BlockType type : {BlockType::kF16, BlockType::kBF16, BlockType::kF32, BlockType::kF64}) {
     check({{type, 7}}, {.tokens = 1, .in = 131, .out = 7});
     check({{type, 7}}, {.tokens = 4, .in = 5, .out = 7});
-    check({{type, 7}}, {.tokens = 19, .in = 131, .out = 7});
+    check({{type, 7}}, {.tokens = 27, .in = 131, .out = 7});
   }
 }
 
@@ -231,13 +230,13 @@ TEST_P(BlockParity, SeveralTilesOfSeveralPieces) {
   const std::vector<std::pair<BlockType, std::int64_t>> rows = {
       {BlockType::kQ4K, 700}, {BlockType::kQ6K, 333}, {BlockType::kQ5K, 7}, {BlockType::kQ80, 500}};
   check(rows, {.tokens = 1, .in = 768, .out = 1540});
-  check(rows, {.tokens = 17, .in = 768, .out = 1540});
+  check(rows, {.tokens = 25, .in = 768, .out = 1540});
   check({{BlockType::kQ41, 70}, {BlockType::kF16, 50}}, {.tokens = 3, .in = 64, .out = 120});
   check({{BlockType::kQ41, 70}, {BlockType::kF16, 50}}, {.tokens = 30, .in = 64, .out = 120});
 }
 
 TEST_P(BlockParity, BiasResidualAndColumnRanges) {
-  for (const std::int64_t tokens : {1, 6, 21}) {
+  for (const std::int64_t tokens : {1, 6, 29}) {
     for (const Residual residual : {Residual::kNone, Residual::kSeparate, Residual::kAliasesY}) {
       for (const bool strided : {false, true}) {
         check({{BlockType::kQ41, 83}},
@@ -247,12 +246,8 @@ TEST_P(BlockParity, BiasResidualAndColumnRanges) {
         check({{BlockType::kF16, 83}},
               {.tokens = tokens, .in = 77, .out = 83, .residual = residual, .strided = strided});
         if (size_of(GetParam()) == 2) {
-          check({{BlockType::kQ40, 83}}, {.tokens = tokens,
-                                          .in = 192,
-                                          .out = 83,
-                                          .residual = residual,
-                                          .strided = strided,
-                                          .f32_output = true});
+          check({{BlockType::kQ40, 83}},
+                {.tokens = tokens, .in = 192, .out = 83, .residual = residual, .strided = strided, .f32_output = true});
         }
       }
     }
@@ -277,7 +272,7 @@ TEST_P(BlockParity, ARowDependsOnItsTokenAlone) {
 TEST_P(BlockParity, WhatIsNoNumberStaysInItsRow) {
   for (const BlockType type : {BlockType::kQ41, BlockType::kQ80, BlockType::kQ6K}) {
     for (const double bad : {std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()}) {
-      for (const std::int64_t tokens : {2, 16}) {
+      for (const std::int64_t tokens : {2, 25}) {
         const Blocks w({{type, 10}}, 256);
         std::vector<double> values(static_cast<std::size_t>(tokens * 256), 0.5);
         values[256 + 77] = bad;
@@ -335,7 +330,7 @@ TEST_P(BlockParity, TheLossHeadReadsBlocks) {
 }
 
 TEST_P(BlockParity, ADryRunTakesTheSameMemory) {
-  const Blocks w({{BlockType::kQ41, 2000}, {BlockType::kF16, 100}, {BlockType::kQ5K, 8}}, 768);
+  const Blocks w({{BlockType::kQ41, 900}, {BlockType::kF16, 100}, {BlockType::kQ5K, 8}}, 768);
   const auto peak_of = [&](bool dry_run, std::int64_t tokens) {
     Context ctx = make_context({.dry_run = dry_run, .threads = 2, .memory_capacity = std::int64_t{1} << 28});
     const Tensor x = ctx.allocate(GetParam(), {tokens, 768});
@@ -346,7 +341,7 @@ TEST_P(BlockParity, ADryRunTakesTheSameMemory) {
     linear(ctx, y, x, Weight::in_blocks(w.pieces, GetParam()), {}, y);
     return std::pair{ctx.allocator->use().peak_bytes, ctx.allocator->use().high_water};
   };
-  for (const std::int64_t tokens : {1, 5, 40}) {
+  for (const std::int64_t tokens : {1, 5, 26}) {
     EXPECT_EQ(peak_of(true, tokens), peak_of(false, tokens)) << tokens;
   }
 }
@@ -360,8 +355,9 @@ TEST(BlockWeight, RefusesWhatDoesNotFit) {
   EXPECT_THROW(linear(ctx, floats({1, 9}), floats({1, 64}), weight), ShapeError);
   EXPECT_THROW(linear(ctx, floats({1, 8}, DType::kBF16), floats({1, 64}, DType::kBF16), weight), ShapeError);
   EXPECT_THROW(linear_input_grad(ctx, floats({1, 64}), floats({1, 8}), weight, Accumulate::kStore), ShapeError);
-  EXPECT_THROW(loss_head_with_grad(ctx, floats({1}), floats({1, 64}), {}, floats({1, 64}), weight, from_ints(ctx, {1}), 1),
-               ShapeError);
+  EXPECT_THROW(
+      loss_head_with_grad(ctx, floats({1}), floats({1, 64}), {}, floats({1, 64}), weight, from_ints(ctx, {1}), 1),
+      ShapeError);
   EXPECT_THROW(embedding(ctx, floats({1, 32}), weight, from_ints(ctx, {1})), ShapeError);
   EXPECT_THROW(Weight::in_blocks({}, DType::kF32), ShapeError);
   const Blocks other({{BlockType::kQ41, 8}}, 32);

@@ -202,11 +202,11 @@ const char* refuse_widened(const Context&, const Args& args) {
 }
 
 template <typename Args>
-constexpr Implementation<Args> kNative = {
-    "onednn", Backend::kCpu, Isa::kAvx2, refuse_native<Args>, workspace<Args>, run<Args>, prepare<Args>};
+constexpr Implementation<Args> kNative = {"onednn",        Backend::kCpu, Isa::kAvx2,   refuse_native<Args>,
+                                          workspace<Args>, run<Args>,     prepare<Args>};
 template <typename Args>
-constexpr Implementation<Args> kWidened = {
-    "onednn-upcast", Backend::kCpu, Isa::kAvx2, refuse_widened<Args>, workspace<Args>, run<Args>, prepare<Args>};
+constexpr Implementation<Args> kWidened = {"onednn-upcast", Backend::kCpu, Isa::kAvx2,   refuse_widened<Args>,
+                                           workspace<Args>, run<Args>,     prepare<Args>};
 
 }  // namespace
 

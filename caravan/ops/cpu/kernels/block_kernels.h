@@ -141,7 +141,8 @@ struct Q4K {
     const std::uint32_t offset_low = b & 0x3f3f3f3fU;
     const std::uint32_t offset_high = ((c >> 4) & 0x0f0f0f0fU) | ((b >> 6) & 0x03030303U) << 4;
     const auto widen = [](std::uint32_t low, std::uint32_t high) {
-      return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_set_epi32(0, 0, static_cast<int>(high), static_cast<int>(low))));
+      return _mm256_cvtepi32_ps(
+          _mm256_cvtepu8_epi32(_mm_set_epi32(0, 0, static_cast<int>(high), static_cast<int>(low))));
     };
     _mm256_store_ps(scales, _mm256_mul_ps(all_lanes_f16(block), widen(scale_low, scale_high)));
     offsets = _mm256_mul_ps(all_lanes_f16(block + 2), widen(offset_low, offset_high));
@@ -238,7 +239,8 @@ CARAVAN_INLINE void code_group(const float* x, std::int8_t* codes, float* scale,
   for (int i = 0; i < 4; ++i) {
     whole[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inverse));
   }
-  const __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(whole[0], whole[1]), _mm256_packs_epi32(whole[2], whole[3]));
+  const __m256i packed =
+      _mm256_packs_epi16(_mm256_packs_epi32(whole[0], whole[1]), _mm256_packs_epi32(whole[2], whole[3]));
   const __m256i in_order = _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(codes), in_order);
   const __m256 fours = _mm256_cvtepi32_ps(four_products(_mm256_set1_epi8(1), in_order));
