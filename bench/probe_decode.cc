@@ -151,7 +151,8 @@ double context_loss(ops::Context& ctx, const model::Llama& model, const Ids& ids
     }
     return sum;
   }
-  autograd::Context pass(ctx, pack({length}));
+  const SequenceLayout layout = pack(std::vector<std::int64_t>{length});
+  autograd::Context pass(ctx, layout);
   const autograd::Value hidden = model.forward(pass, to_device(*ctx.allocator, ids));
   const Tensor logits = model.logits(pass, hidden.tensor.row_range(from, length - 1));
   for (std::int64_t i = from; i + 1 < length; ++i) {
