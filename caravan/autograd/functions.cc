@@ -93,8 +93,8 @@ Tensor float_per_row(Context& ctx, DType activations, const Shape& shape) {
 }  // namespace
 
 Value embedding(Context& ctx, const Parameter& table, const Tensor& ids, std::int64_t padding_id) {
-  const Tensor tensor = ctx.ops.allocate(table.tensor().dtype(), {ids.rows(), table.tensor().columns()});
-  ops::embedding(ctx.ops, tensor, table.tensor(), ids);
+  const Tensor tensor = ctx.ops.allocate(table.weight.dtype(), {ids.rows(), table.weight.shape()[1]});
+  ops::embedding(ctx.ops, tensor, table.weight, ids);
   const Value y = recorded(ctx, tensor);
   if (ctx.tape != nullptr) {
     auto node = std::make_unique<EmbeddingNode>();
@@ -111,7 +111,7 @@ Value embedding(Context& ctx, const Parameter& table, const Tensor& ids, std::in
 Value linear(Context& ctx, const Value& x, const Parameter& weight, const Parameter* bias, const Value* plus) {
   const auto tokens = static_cast<double>(x.tensor.rows());
   const std::vector<Tensor> results = results_of(ctx, "linear", true, linear_flops(tokens, weight), [&] {
-    const Tensor y = ctx.ops.allocate(x.tensor.dtype(), {x.tensor.rows(), weight.weight.source().rows()});
+    const Tensor y = ctx.ops.allocate(x.tensor.dtype(), {x.tensor.rows(), weight.weight.shape()[0]});
     ops::linear(ctx.ops, y, x.tensor, weight.weight, bias == nullptr ? Tensor() : bias->tensor(),
                 plus == nullptr ? Tensor() : plus->tensor);
     return std::vector<Tensor>{y};

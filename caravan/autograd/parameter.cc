@@ -20,12 +20,22 @@ bool only_products_read(const ParamSpec& spec) {
   return spec.decay == DecayGroup::kMatrix && spec.shape.rank() == 2 && spec.name != "lm_head.weight";
 }
 
+void check_given(const ParamSpec& spec, const ops::Weight& weight, DType dtype) {
+  if (!(weight.shape() == spec.shape) || weight.dtype() != dtype) {
+    throw ShapeError(fmt::format("weight store: parameter \"{}\" is {} {}, a weight of {} {} was given for it",
+                                 spec.name, to_string(dtype), to_string(spec.shape), to_string(weight.dtype()),
+                                 to_string(weight.shape())));
+  }
+}
+
 }  // namespace
 
-WeightStore::WeightStore(ops::Context& ctx, const std::vector<ParamSpec>& specs, DType dtype)
-    : WeightStore(ctx, specs, dtype, /*training=*/false) {}
+WeightStore::WeightStore(ops::Context& ctx, const std::vector<ParamSpec>& specs, DType dtype,
+                         const std::map<std::string, ops::Weight>& given)
+    : WeightStore(ctx, specs, dtype, /*training=*/false, given) {}
 
-WeightStore::WeightStore(ops::Context& ctx, const std::vector<ParamSpec>& specs, DType dtype, bool training)
+WeightStore::WeightStore(ops::Context& ctx, const std::vector<ParamSpec>& specs, DType dtype, bool training,
+                         const std::map<std::string, ops::Weight>& given)
     : specs_(specs), dtype_(dtype) {
   const DType master_dtype = dtype == DType::kF64 ? DType::kF64 : DType::kF32;
   for (const ParamSpec& spec : specs_) {
@@ -39,7 +49,10 @@ WeightStore::WeightStore(ops::Context& ctx, const std::vector<ParamSpec>& specs,
     if (training) {
       parameter.master = ctx.allocate(master_dtype, spec.shape, Segment::kWeights);
     }
-    if (training && (dtype == master_dtype || only_products_read(spec))) {
+    if (const auto found = given.find(spec.name); found != given.end()) {
+      check_given(spec, found->second, dtype);
+      parameter.weight = found->second;
+    } else if (training && (dtype == master_dtype || only_products_read(spec))) {
       parameter.weight = ops::Weight::rounded(parameter.master, dtype);
     } else {
       parameter.weight = ops::Weight(ctx.allocate(dtype, spec.shape, Segment::kWeights));
@@ -62,7 +75,7 @@ WeightStore::WeightStore(ops::Context& ctx, const std::vector<ParamSpec>& specs,
 
 std::unique_ptr<WeightStore> WeightStore::for_training(ops::Context& ctx, const std::vector<ParamSpec>& specs,
                                                        DType dtype) {
-  return std::unique_ptr<WeightStore>(new WeightStore(ctx, specs, dtype, /*training=*/true));
+  return std::unique_ptr<WeightStore>(new WeightStore(ctx, specs, dtype, /*training=*/true, {}));
 }
 
 void WeightStore::allocate_gradients(ops::Context& ctx, std::int64_t bucket_bytes) {

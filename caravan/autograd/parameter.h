@@ -24,7 +24,8 @@ struct Parameter {
   // master's shape and dtype; undefined: not wanted.
   Tensor gradient;
 
-  // What the model computes with; undefined for a matrix whose products round the master as they pack it.
+  // What the model computes with; undefined for a matrix whose products round the master as they pack it, and for one
+  // in blocks.
   const Tensor& tensor() const { return weight.plain(); }
   // Whether tensor() is memory besides the master, to be written when the master is.
   bool has_view_of_its_own() const {
@@ -44,8 +45,11 @@ struct GradientBucket {
 class WeightStore {
  public:
   // Allocates every spec that is no alias, in order, in Segment::kWeights.  Contents are unspecified until filled.
-  // Throws OutOfMemoryError; ShapeError when a name stands twice or an alias names nothing.
-  WeightStore(ops::Context& ctx, const std::vector<ParamSpec>& specs, DType dtype);
+  // Those that `given` has by name take their weight from there.
+  // Throws OutOfMemoryError; ShapeError when a name stands twice, an alias names nothing, or a given weight has another
+  // shape or dtype.
+  WeightStore(ops::Context& ctx, const std::vector<ParamSpec>& specs, DType dtype,
+              const std::map<std::string, ops::Weight>& given = {});
   // The same with masters in f32 (f64 when `dtype` is f64), for training.  Where the dtypes differ, matrices of
   // DecayGroup::kMatrix that only products read have no compute view besides the packed forms.
   static std::unique_ptr<WeightStore> for_training(ops::Context& ctx, const std::vector<ParamSpec>& specs, DType dtype);
@@ -76,7 +80,8 @@ class WeightStore {
   DType dtype() const { return dtype_; }
 
  private:
-  WeightStore(ops::Context& ctx, const std::vector<ParamSpec>& specs, DType dtype, bool training);
+  WeightStore(ops::Context& ctx, const std::vector<ParamSpec>& specs, DType dtype, bool training,
+              const std::map<std::string, ops::Weight>& given);
 
   std::vector<ParamSpec> specs_;
   std::deque<Parameter> parameters_;

@@ -50,6 +50,7 @@ constexpr std::array<Requirement, 14> kAvx2Requirements = {{
 
 constexpr std::uint32_t kAvx512Mask = bit(16) | bit(17) | bit(28) | bit(30) | bit(31);  // F, DQ, CD, BW, VL
 constexpr std::uint32_t kAvx512Bf16 = bit(5);                                           // leaf 7.1 eax
+constexpr std::uint32_t kAvx512Vnni = bit(11);                                          // leaf 7 ecx
 constexpr std::uint32_t kAmxMask = bit(22) | bit(24);                                   // BF16, TILE (leaf 7 edx)
 
 bool saves(const CpuFeatures& features, std::uint64_t state) {
@@ -85,6 +86,7 @@ CpuFeatures read_cpu_features() {
   unsigned subleaves = 0;
   if (__get_cpuid_count(7, 0, &subleaves, &b, &c, &d) != 0) {
     features.leaf7_ebx = b;
+    features.leaf7_ecx = c;
     features.leaf7_edx = d;
     if (subleaves >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0) {
       features.leaf7_1_eax = a;
@@ -109,7 +111,7 @@ Isa highest_isa(const CpuFeatures& features) {
   if ((features.leaf7_ebx & kAvx512Mask) != kAvx512Mask || !saves(features, kZmmState)) {
     return Isa::kAvx2;
   }
-  if ((features.leaf7_1_eax & kAvx512Bf16) == 0) {
+  if ((features.leaf7_1_eax & kAvx512Bf16) == 0 || (features.leaf7_ecx & kAvx512Vnni) == 0) {
     return Isa::kAvx512;
   }
   const bool amx = (features.leaf7_edx & kAmxMask) == kAmxMask && saves(features, kTileState);

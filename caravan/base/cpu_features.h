@@ -12,6 +12,7 @@ namespace caravan {
 struct CpuFeatures {
   std::uint32_t leaf1_ecx = 0;
   std::uint32_t leaf7_ebx = 0;
+  std::uint32_t leaf7_ecx = 0;
   std::uint32_t leaf7_edx = 0;
   std::uint32_t leaf7_1_eax = 0;     // leaf 7, sub-leaf 1
   std::uint32_t extended1_ecx = 0;   // leaf 0x80000001

@@ -15,7 +15,7 @@ enum class Isa {
   kBaseline,    // x86-64: enough to print a sentence, not to compute
   kAvx2,        // x86-64-v3: AVX2, FMA, F16C, BMI2.  Caravan's minimum
   kAvx512,      // x86-64-v4: AVX-512 F, BW, CD, DQ, VL
-  kAvx512Bf16,  // + AVX512_BF16 (Cooper Lake, Zen 4)
+  kAvx512Bf16,  // + AVX512_BF16 and AVX512_VNNI (Cooper Lake, Zen 4)
   kAmx,         // + AMX-TILE, AMX-BF16 (Sapphire Rapids), with the kernel's permission to use the tiles
 };
 

@@ -343,7 +343,7 @@ Command chat_command() {
                           .value_name = "",
                           .kind = OptionKind::kFlag,
                           .help = "print one JSON object an answer: prompt_ids, ids, text, finish_reason, ids_run"});
-  spec.options.push_back(compute_dtype_option());
+  spec.options.push_back(compute_dtype_option("auto"));
   for (OptionSpec& option : numerics_options()) {
     spec.options.push_back(std::move(option));
   }

@@ -189,7 +189,7 @@ Command generate_command() {
        .value_name = "",
        .kind = OptionKind::kFlag,
        .help = "print one JSON object a prompt: prompt_index, prompt_ids, ids, text, finish_reason"});
-  spec.options.push_back(compute_dtype_option());
+  spec.options.push_back(compute_dtype_option("auto"));
   for (OptionSpec& option : numerics_options()) {
     spec.options.push_back(std::move(option));
   }

@@ -17,13 +17,16 @@ OptionSpec model_option() {
           .required = true};
 }
 
-OptionSpec compute_dtype_option() {
-  return {.name = "--dtype",
-          .value_name = "TYPE",
-          .kind = OptionKind::kChoice,
-          .help = "type to compute in; f64 runs on the reference backend",
-          .default_value = "f32",
-          .choices = {"f32", "bf16", "f64"}};
+OptionSpec compute_dtype_option(const std::string& default_value) {
+  return {
+      .name = "--dtype",
+      .value_name = "TYPE",
+      .kind = OptionKind::kChoice,
+      .help =
+          "type to compute in: f32, bf16 and f64 (on the reference backend) convert the weights; native computes in "
+          "f32 from matrices as they are stored; auto is native for a GGUF file with quantised matrices, else f32",
+      .default_value = default_value,
+      .choices = {"auto", "native", "f32", "bf16", "f64"}};
 }
 
 std::vector<OptionSpec> numerics_options() {
@@ -49,7 +52,7 @@ std::vector<OptionSpec> numerics_options() {
       {.name = "--rope-pairing",
        .value_name = "ORDER",
        .kind = OptionKind::kChoice,
-       .help = "order of a head's elements while computing; weights are permuted on load",
+       .help = "order of a head's elements while computing; weights are permuted on load, native ones keep the file's",
        .default_value = "half",
        .choices = {"half", "interleaved"}},
   };
@@ -81,6 +84,9 @@ std::vector<OptionSpec> writing_options() {
 
 DType dtype_of(const ParsedOptions& options, const std::string& name) {
   const std::string text = options.text(name);
+  if (text == "native" || text == "auto") {
+    return DType::kF32;
+  }
   const std::optional<DType> dtype = parse_dtype(text);
   if (!dtype) {
     throw InputError(fmt::format("{}: there is no type \"{}\"", name, text));
@@ -98,6 +104,10 @@ ops::Context context_for(const ParsedOptions& options, bool dry_run) {
 
 model_io::LoadOptions load_options(const ParsedOptions& options) {
   model_io::LoadOptions result;
+  const std::string dtype = options.text("--dtype");
+  result.matrices = dtype == "native" ? model_io::MatrixForm::kAsStored
+                    : dtype == "auto" ? model_io::MatrixForm::kAuto
+                                      : model_io::MatrixForm::kNumbers;
   result.adjust = [norm = options.text("--norm-rounding"), rope = options.text("--rope-rounding"),
                    pairing = options.text("--rope-pairing")](model::LlamaConfig& config) {
     config.norm_rounding = norm == "fused" ? ops::NormRounding::kFused : ops::NormRounding::kHuggingFace;

@@ -5,7 +5,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
+#include <utility>
 
+#include "caravan/base/error.h"
 #include "caravan/checkpoint/safetensors.h"
 #include "caravan/model_io/rope_rows.h"
 #include "caravan/quant/dequantize.h"
@@ -112,8 +115,62 @@ void check_tied_copy(const ModelFiles& files, std::vector<std::string>& warnings
   }
 }
 
+bool is_matrix(const FileTensor& tensor) {
+  return tensor.shape.size() > 1;
+}
+
+// What the options say, with kAuto decided.
+bool keeps_matrices(const ModelFiles& files, MatrixForm form) {
+  if (form != MatrixForm::kAuto) {
+    return form == MatrixForm::kAsStored;
+  }
+  return files.kind == SourceKind::kGguf && std::ranges::any_of(files.tensors, [](const quant::BlockMatrix& tensor) {
+           return !quant::plain_dtype(tensor.type);
+         });
+}
+
+// The rows of a part where they lie, in the order of the file's rotary pairing.
+void append_pieces(const ModelFiles& files, std::size_t part, std::vector<quant::BlockMatrix>& pieces) {
+  const std::vector<PlaceRun>& runs = files.arrangement.places[part];
+  if (files.kind == SourceKind::kGguf) {
+    pieces.push_back(files.tensors[static_cast<std::size_t>(runs.front().tensor)]);
+    return;
+  }
+  for (const PlaceRun& run : runs) {
+    quant::BlockMatrix piece = files.tensors[static_cast<std::size_t>(run.tensor)];
+    piece.rows = run.count;
+    piece.bytes = piece.row_range(run.begin, run.begin + run.count);
+    pieces.push_back(std::move(piece));
+  }
+}
+
+std::map<std::string, ops::Weight> matrices_as_stored(const ModelFiles& files, const std::vector<ParamSpec>& specs,
+                                                      DType dtype) {
+  std::map<std::string, ops::Weight> result;
+  std::size_t part = 0;  // the arrangement's parts are those of the same table
+  for (const ParamSpec& spec : specs) {
+    if (!spec.alias_of.empty()) {
+      continue;
+    }
+    std::vector<quant::BlockMatrix> pieces;
+    for (std::size_t i = 0; i < spec.parts.size(); ++i, ++part) {
+      if (spec.shape.rank() == 2) {
+        append_pieces(files, part, pieces);
+      }
+    }
+    if (!pieces.empty()) {
+      result.emplace(spec.name, ops::Weight::in_blocks(std::move(pieces), dtype));
+    }
+  }
+  return result;
+}
+
 void fill_weights(ops::Context& ctx, LoadedModel& model, const ModelFiles& files, const LoadOptions& options) {
+  const bool kept = keeps_matrices(files, options.matrices);
   for (std::size_t i = 0; options.check_finite && i < files.tensors.size(); ++i) {
+    if (kept && is_matrix(files.arrangement.tensors[i])) {
+      continue;
+    }
     if (auto warning = non_finite_warning(files, i)) {
       model.warnings.push_back(*std::move(warning));
     }
@@ -123,8 +180,10 @@ void fill_weights(ops::Context& ctx, LoadedModel& model, const ModelFiles& files
   std::size_t index = 0;  // the store's parts and the arrangement's are those of the same table
   for (autograd::Parameter& parameter : model.weights->parameters()) {
     for (const ParamPart& part : parameter.spec.parts) {
-      fill_rows(files, index, 0, part.shape[0], autograd::part_rows(parameter.stored(), part),
-                model.config.model.rope_pairing, ctx.threads);
+      if (!parameter.weight.is_in_blocks()) {
+        fill_rows(files, index, 0, part.shape[0], autograd::part_rows(parameter.stored(), part),
+                  model.config.model.rope_pairing, ctx.threads);
+      }
       done += part.shape[0] * part_row_bytes(files, index);
       if (options.progress) {
         options.progress(done, total);
@@ -163,9 +222,22 @@ LoadedModel load_model(ops::Context& ctx, const std::filesystem::path& path, DTy
   if (options.adjust) {
     options.adjust(model.config.model);
   }
+  const bool kept = keeps_matrices(files, options.matrices);
+  if (kept && options.training) {
+    throw InputError(fmt::format("{}: no gradient goes through matrices as they are stored; load them as f32 or bf16",
+                                 path.string()));
+  }
+  if (kept && files.kind == SourceKind::kGguf) {
+    model.config.model.rope_pairing = ops::RopePairing::kInterleaved;
+  } else if (kept) {
+    model.config.model.rope_pairing = ops::RopePairing::kRotateHalf;
+  }
   const std::vector<ParamSpec> specs = model::parameter_specs(model.config.model);
-  model.weights = options.training ? autograd::WeightStore::for_training(ctx, specs, dtype)
-                                   : std::make_unique<autograd::WeightStore>(ctx, specs, dtype);
+  model.weights = options.training
+                      ? autograd::WeightStore::for_training(ctx, specs, dtype)
+                      : std::make_unique<autograd::WeightStore>(
+                            ctx, specs, dtype,
+                            kept ? matrices_as_stored(files, specs, dtype) : std::map<std::string, ops::Weight>{});
   if (!ctx.dry_run()) {
     check_tied_copy(files, model.warnings);
     fill_weights(ctx, model, files, options);

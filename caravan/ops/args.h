@@ -93,7 +93,9 @@ struct SwigluGradArgs {
 };
 
 struct EmbeddingArgs {
-  Tensor y, table, ids;
+  Tensor y;
+  Weight table;
+  Tensor ids;
 };
 
 struct EmbeddingWeightGradArgs {

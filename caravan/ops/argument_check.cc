@@ -98,7 +98,25 @@ void ArgumentCheck::whole(const char* argument, const Tensor& tensor, DType dtyp
   }
 }
 
+void ArgumentCheck::weight_matrix(const char* argument, const Weight& weight) const {
+  if (!weight.is_in_blocks()) {
+    float_matrix(argument, weight.source());
+  }
+}
+
+void ArgumentCheck::trainable(const char* argument, const Weight& weight) const {
+  require(!weight.is_in_blocks(), argument,
+          "a weight of numbers (no gradient goes through blocks; load it dequantised)",
+          fmt::format("{} blocks", to_string(weight.shape())));
+}
+
 void ArgumentCheck::weight(const char* argument, const Weight& weight, DType dtype, const Shape& shape) const {
+  if (weight.is_in_blocks()) {
+    require(weight.shape() == shape && weight.dtype() == dtype, argument,
+            fmt::format("{} {}", to_string(dtype), to_string(shape)),
+            fmt::format("blocks {} for {}", to_string(weight.shape()), to_string(weight.dtype())));
+    return;
+  }
   whole(argument, weight.source(), weight.is_rounded() ? weight.source().dtype() : dtype, shape);
   if (weight.dtype() != dtype) {
     fail(argument, to_string(dtype),

@@ -23,6 +23,10 @@ class ArgumentCheck {
   void window(const char* argument, const Tensor& tensor, DType dtype, const Shape& shape) const;
   // As window(), and without gaps between the rows.
   void whole(const char* argument, const Tensor& tensor, DType dtype, const Shape& shape) const;
+  // `weight` is blocks, or a tensor as float_matrix() wants it.
+  void weight_matrix(const char* argument, const Weight& weight) const;
+  // `weight` is numbers: blocks are for inference alone.
+  void trainable(const char* argument, const Weight& weight) const;
   // A weight whose products are of `dtype`, of exactly this shape.
   void weight(const char* argument, const Weight& weight, DType dtype, const Shape& shape) const;
   // The two share no element.

@@ -5,19 +5,25 @@
 
 namespace caravan::ops {
 
-void embedding(Context& ctx, const Tensor& y, const Tensor& table, const Tensor& ids) {
+void embedding(Context& ctx, const Tensor& y, const Weight& table, const Tensor& ids) {
   const ArgumentCheck check(ctx, "embedding");
-  check.float_matrix("table", table);
-  check.whole("table", table, table.dtype(), table.shape());
+  check.weight_matrix("table", table);
+  if (!table.is_in_blocks()) {
+    check.whole("table", table.plain(), table.dtype(), table.shape());
+  }
   check.float_matrix("y", y);
-  check.whole("y", y, table.dtype(), {y.rows(), table.columns()});
+  check.whole("y", y, table.dtype(), {y.rows(), table.shape()[1]});
   check.whole("ids", ids, DType::kI32, {y.rows()});
-  check.disjoint("y", y, "table", table);
+  check.disjoint("y", y, "table", table.plain());
   check.disjoint("y", y, "ids", ids);
   if (y.elements() == 0) {
     return;
   }
   dispatch_all<EmbeddingArgs>(ctx, "embedding", cpu::embedding_list(), ref::embedding_list(), {y, table, ids});
+}
+
+void embedding(Context& ctx, const Tensor& y, const Tensor& table, const Tensor& ids) {
+  embedding(ctx, y, Weight(table), ids);
 }
 
 void embedding_weight_grad(Context& ctx, const Tensor& d_table, const Tensor& dy, const Tensor& ids,

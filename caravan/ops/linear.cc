@@ -7,9 +7,9 @@ namespace caravan::ops {
 
 namespace {
 
-// The reference reads elements as they stand; the processor's backend packs what it reads.
+// The reference reads elements as they stand, and blocks row by row; the processor's backend packs what it reads.
 Weight read_by(Context& ctx, const Weight& w) {
-  return ctx.backend == Backend::kRef ? w.with_plain(ctx) : w;
+  return ctx.backend == Backend::kRef && !w.is_in_blocks() ? w.with_plain(ctx) : w;
 }
 
 }  // namespace
@@ -18,10 +18,10 @@ void linear(Context& ctx, const Tensor& y, const Tensor& x, const Weight& w, con
             const Tensor& residual) {
   const ArgumentCheck check(ctx, "linear");
   check.float_matrix("x", x);
-  check.float_matrix("w", w.source());
+  check.weight_matrix("w", w);
   const std::int64_t tokens = x.rows();
   const std::int64_t in = x.columns();
-  const std::int64_t out = w.source().rows();
+  const std::int64_t out = w.defined() ? w.shape()[0] : 0;
   check.require(in > 0, "x", "at least one column", to_string(x));
   check.weight("w", w, x.dtype(), {out, in});
   const bool half = x.dtype() == DType::kBF16 || x.dtype() == DType::kF16;
@@ -47,6 +47,7 @@ void linear(Context& ctx, const Tensor& y, const Tensor& x, const Weight& w, con
 void linear_input_grad(Context& ctx, const Tensor& dx, const Tensor& dy, const Weight& w, Accumulate accumulate) {
   const ArgumentCheck check(ctx, "linear_input_grad");
   check.float_matrix("dy", dy);
+  check.trainable("w", w);
   check.float_matrix("w", w.source());
   check.weight("w", w, dy.dtype(), {dy.columns(), w.source().columns()});
   check.window("dx", dx, dy.dtype(), {dy.rows(), w.source().columns()});

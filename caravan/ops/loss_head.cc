@@ -13,9 +13,9 @@ void check_inputs(const ArgumentCheck& check, const Tensor& token_nll, const Ten
   const std::int64_t tokens = hidden.rows();
   const std::int64_t features = hidden.columns();
   check.require(features > 0, "hidden", "at least one column", to_string(hidden));
-  check.float_matrix("w", w.source());
-  check.require(w.source().rows() > 0, "w", "at least one row", to_string(w.source()));
-  check.weight("w", w, hidden.dtype(), {w.source().rows(), features});
+  check.weight_matrix("w", w);
+  check.require(w.shape()[0] > 0, "w", "at least one row", to_string(w.shape()));
+  check.weight("w", w, hidden.dtype(), {w.shape()[0], features});
   check.whole("token_nll", token_nll, statistics_dtype(hidden.dtype()), {tokens});
   check.whole("targets", targets, DType::kI32, {tokens});
   check.disjoint("token_nll", token_nll, "hidden", hidden);
@@ -37,6 +37,7 @@ void loss_head(Context& ctx, const Tensor& token_nll, const Tensor& hidden, cons
 void loss_head_with_grad(Context& ctx, const Tensor& token_nll, const Tensor& d_hidden, const Tensor& dw,
                          const Tensor& hidden, const Weight& w, const Tensor& targets, double scale) {
   const ArgumentCheck check(ctx, "loss_head_with_grad");
+  check.trainable("w", w);
   check_inputs(check, token_nll, hidden, w, targets);
   check.whole("d_hidden", d_hidden, hidden.dtype(), hidden.shape());
   check.disjoint("d_hidden", d_hidden, "hidden", hidden);

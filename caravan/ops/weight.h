@@ -1,10 +1,12 @@
-// A matrix that products multiply by: its elements and the blocked copies a backend makes of them.
+// A matrix that products multiply by: its elements and the blocked copies a backend makes of them, or blocks of codes.
 #pragma once
 
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "caravan/quant/block_type.h"
 #include "caravan/tensor/tensor.h"
 
 namespace caravan::ops {
@@ -22,6 +24,9 @@ struct PackedWeight {
 
 // Elements that stand in a tensor are the truth.  Packed forms are made by the backend on first use, kept under a key of
 // its choosing, accounted in Segment::kWeights, and dropped by changed() and release().  Copying a Weight shares all.
+//
+// Or it is rows of blocks where they lie, in a mapped file perhaps: then there is no tensor, products compute from the
+// blocks, nothing is packed, and no gradient goes through it.
 class Weight {
  public:
   Weight() = default;
@@ -31,17 +36,24 @@ class Weight {
   // stays beside the packed ones.  For matrices in training, whose master is there anyway.
   static Weight rounded(Tensor master, DType dtype);
 
-  bool defined() const { return source_.defined(); }
+  // Rows of blocks, the pieces one below the other, each of a type of its own; products take activations of `dtype`.
+  // Throws ShapeError when there is no piece or one has another number of columns than the first.
+  static Weight in_blocks(std::vector<quant::BlockMatrix> pieces, DType dtype);
+
+  bool defined() const { return source_.defined() || is_in_blocks(); }
   DType dtype() const { return dtype_; }
-  const Shape& shape() const { return source_.shape(); }
-  // The tensor that is the truth: the plain form, or the master of a rounded one.
+  const Shape& shape() const { return shape_; }
+  bool is_in_blocks() const { return blocks_ != nullptr; }
+  // Of a weight in blocks.
+  const std::vector<quant::BlockMatrix>& blocks() const { return *blocks_; }
+  // The tensor that is the truth: the plain form, or the master of a rounded one; undefined for blocks.
   const Tensor& source() const { return source_; }
   bool is_rounded() const { return source_.defined() && source_.dtype() != dtype_; }
-  // What products read; undefined for a rounded weight.
+  // What products read; undefined for a rounded weight and for blocks.
   const Tensor& plain() const { return plain_; }
-  // plain(), or a rounded copy that the caller holds.  Throws OutOfMemoryError.
+  // plain(), or a rounded or dequantised copy that the caller holds.  Throws OutOfMemoryError.
   Tensor materialize(Context& ctx) const;
-  // This weight; of a rounded one, a weight over materialize().
+  // This weight; of a rounded one and of blocks, a weight over materialize().
   Weight with_plain(Context& ctx) const;
 
   // The source was written: packed forms are dropped.
@@ -54,6 +66,8 @@ class Weight {
 
  private:
   Tensor source_, plain_;
+  Shape shape_;
+  std::shared_ptr<const std::vector<quant::BlockMatrix>> blocks_;
   DType dtype_ = DType::kF32;
   std::shared_ptr<std::map<std::string, PackedWeight>> packed_;
 };

@@ -34,6 +34,7 @@ CpuFeatures skylake_server() {
 CpuFeatures zen4() {
   CpuFeatures features = skylake_server();
   features.leaf7_1_eax = 1U << 5;
+  features.leaf7_ecx = 1U << 11;
   return features;
 }
 
@@ -77,6 +78,15 @@ TEST(CpuFeatures, AnOperatingSystemThatDoesNotSaveRegistersLowersTheLevel) {
   features.xcr0 = 0x3;  // no YMM
   EXPECT_EQ(highest_isa(features), Isa::kBaseline);
   EXPECT_EQ(missing_for_avx2(features), "the operating system's support for AVX registers");
+}
+
+TEST(CpuFeatures, PairsOfBf16AndProductsOfBytesAreOneLevel) {
+  CpuFeatures features = zen4();
+  features.leaf7_ecx = 0;
+  EXPECT_EQ(highest_isa(features), Isa::kAvx512);
+  features = zen4();
+  features.leaf7_1_eax = 0;
+  EXPECT_EQ(highest_isa(features), Isa::kAvx512);
 }
 
 TEST(CpuFeatures, AmxNeedsTheKernelsPermission) {

@@ -1,4 +1,4 @@
-// Compiled for x86-64-v4 with AVX512_BF16.  Everything but the one function below has internal linkage: see
+// Compiled for x86-64-v4 with AVX512_BF16 and AVX512_VNNI.  Everything but the one function below has internal linkage: see
 // kernels/kernels.h.
 #include "caravan/ops/cpu/kernels/simd_avx512.h"
 // clang-format keeps the order: the words come before the kernels that are written in them.

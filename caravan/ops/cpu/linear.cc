@@ -4,6 +4,7 @@
 
 #include "caravan/base/threads.h"
 #include "caravan/ops/args.h"
+#include "caravan/ops/cpu/block_linear.h"
 #include "caravan/ops/cpu/kernel_choice.h"
 #include "caravan/ops/cpu/plan_cache.h"
 #include "caravan/ops/cpu/staging.h"
@@ -201,21 +202,26 @@ const char* refuse_widened(const Context&, const Args& args) {
 }
 
 template <typename Args>
-ImplementationList<Args> list_of() {
-  static const std::array<Implementation<Args>, 2> kList = {
-      {{"onednn", Backend::kCpu, Isa::kAvx2, refuse_native<Args>, workspace<Args>, run<Args>, prepare<Args>},
-       {"onednn-upcast", Backend::kCpu, Isa::kAvx2, refuse_widened<Args>, workspace<Args>, run<Args>, prepare<Args>}}};
-  return kList;
-}
+constexpr Implementation<Args> kNative = {"onednn",        Backend::kCpu, Isa::kAvx2,   refuse_native<Args>,
+                                          workspace<Args>, run<Args>,     prepare<Args>};
+template <typename Args>
+constexpr Implementation<Args> kWidened = {"onednn-upcast", Backend::kCpu, Isa::kAvx2,   refuse_widened<Args>,
+                                           workspace<Args>, run<Args>,     prepare<Args>};
 
 }  // namespace
 
 ImplementationList<LinearArgs> linear_list() {
-  return list_of<LinearArgs>();
+  static const std::array<Implementation<LinearArgs>, 3> kList = {
+      {{"blocks", Backend::kCpu, Isa::kAvx2, refuse_blocks, block_linear_workspace, run_block_linear},
+       kNative<LinearArgs>,
+       kWidened<LinearArgs>}};
+  return kList;
 }
 
 ImplementationList<LinearInputGradArgs> linear_input_grad_list() {
-  return list_of<LinearInputGradArgs>();
+  static const std::array<Implementation<LinearInputGradArgs>, 2> kList = {
+      {kNative<LinearInputGradArgs>, kWidened<LinearInputGradArgs>}};
+  return kList;
 }
 
 }  // namespace caravan::ops::cpu

@@ -1,10 +1,13 @@
 // The ops whose rows are independent: norm, rotation, gated activation, embedding.
 #include <cstring>
+#include <vector>
 
 #include "caravan/base/threads.h"
 #include "caravan/ops/args.h"
+#include "caravan/ops/cpu/block_linear.h"
 #include "caravan/ops/cpu/kernel_choice.h"
 #include "caravan/ops/host_checks.h"
+#include "caravan/quant/dequantize.h"
 
 namespace caravan::ops::cpu {
 namespace {
@@ -72,7 +75,8 @@ void run_rope_tables(Context& ctx, const RopeTablesArgs& args, std::byte*) {
 }
 
 void run_embedding(Context& ctx, const EmbeddingArgs& args, std::byte*) {
-  check_ids(args.ids, args.table.rows());
+  check_ids(args.ids, args.table.shape()[0]);
+  const Tensor& table = args.table.plain();
   const auto* ids = data_of<std::int32_t>(args.ids);
   const std::int64_t size = size_of(args.y.dtype());
   const auto bytes = static_cast<std::size_t>(args.y.columns() * size);
@@ -82,8 +86,30 @@ void run_embedding(Context& ctx, const EmbeddingArgs& args, std::byte*) {
       if (ids[row] < 0) {
         std::memset(to, 0, bytes);
       } else {
-        std::memcpy(to, args.table.address() + ids[row] * args.table.row_stride() * size, bytes);
+        std::memcpy(to, table.address() + ids[row] * table.row_stride() * size, bytes);
       }
+    }
+  });
+}
+
+// Rows that are asked for, dequantised.
+void run_embedding_blocks(Context& ctx, const EmbeddingArgs& args, std::byte*) {
+  check_ids(args.ids, args.table.shape()[0]);
+  const auto* ids = data_of<std::int32_t>(args.ids);
+  const std::int64_t columns = args.y.columns();
+  const std::int64_t size = size_of(args.y.dtype());
+  parallel_for(ctx.threads, args.y.rows(), grain_of(columns), [&](std::int64_t begin, std::int64_t end) {
+    std::vector<float> values(static_cast<std::size_t>(columns));
+    for (std::int64_t row = begin; row < end; ++row) {
+      std::byte* to = args.y.address() + row * args.y.row_stride() * size;
+      if (ids[row] < 0) {
+        std::memset(to, 0, static_cast<std::size_t>(columns * size));
+        continue;
+      }
+      const auto [piece, first] = piece_of_row(args.table, ids[row]);
+      quant::dequantize_rows(*piece, ids[row] - first, ids[row] - first + 1, values.data(), 1);
+      kernels_for(ctx.isa).convert(
+          {element_of(args.y.dtype()), Element::kF32, {to, columns}, {values.data(), columns}, columns}, 0, 1);
     }
   });
 }
@@ -101,6 +127,15 @@ const char* refuse_rope_tables(const Context&, const RopeTablesArgs& args) {
   return args.cos.dtype() == DType::kF32 ? nullptr : kNoF64;
 }
 const char* refuse_embedding(const Context&, const EmbeddingArgs& args) {
+  if (args.table.is_in_blocks()) {
+    return "the table stands in blocks";
+  }
+  return has_kernels(args.y.dtype()) ? nullptr : kNoF64;
+}
+const char* refuse_embedding_blocks(const Context&, const EmbeddingArgs& args) {
+  if (!args.table.is_in_blocks()) {
+    return "the table is numbers";
+  }
   return has_kernels(args.y.dtype()) ? nullptr : kNoF64;
 }
 
@@ -128,8 +163,9 @@ ImplementationList<RopeTablesArgs> rope_tables_list() {
 
 // Rows are copied, which needs no kernel of a level.
 ImplementationList<EmbeddingArgs> embedding_list() {
-  static const std::array<Implementation<EmbeddingArgs>, 1> kList = {
-      {{"rows", Backend::kCpu, Isa::kAvx2, refuse_embedding, nullptr, run_embedding}}};
+  static const std::array<Implementation<EmbeddingArgs>, 2> kList = {
+      {{"rows", Backend::kCpu, Isa::kAvx2, refuse_embedding, nullptr, run_embedding},
+       {"blocks", Backend::kCpu, Isa::kAvx2, refuse_embedding_blocks, nullptr, run_embedding_blocks}}};
   return kList;
 }
 

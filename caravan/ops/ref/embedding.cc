@@ -2,26 +2,29 @@
 
 #include <algorithm>
 #include <numeric>
+#include <vector>
 
 #include "caravan/ops/args.h"
 #include "caravan/ops/host_checks.h"
-#include "caravan/ops/ref/element.h"
+#include "caravan/ops/ref/weight_rows.h"
 
 namespace caravan::ops::ref {
 namespace {
 
 void run(Context&, const EmbeddingArgs& args, std::byte*) {
-  check_ids(args.ids, args.table.rows());
+  check_ids(args.ids, args.table.shape()[0]);
   with_float_type(args.y.dtype(), [&]<typename T>() {
     const auto* ids = elements<const std::int32_t>(args.ids);
     const std::int64_t hidden = args.y.columns();
-    const Rows<const T> table(args.table);
+    const WeightRows<T> table(args.table);
+    std::vector<double> row(static_cast<std::size_t>(hidden));
     const Rows<T> y(args.y);
     for (std::int64_t t = 0; t < args.y.rows(); ++t) {
       if (ids[t] < 0) {
         std::fill_n(y[t], hidden, T{});
       } else {
-        std::copy_n(table[ids[t]], hidden, y[t]);
+        table.read(ids[t], row.data());
+        std::transform(row.begin(), row.end(), y[t], round_to<T>);
       }
     }
   });

@@ -1,9 +1,12 @@
-// y[t, o] = sum_i x[t, i] w[o, i] + bias[o] + residual[t, o], summed in double from i = 0 upwards.
+// y[t, o] = sum_i x[t, i] w[o, i] + bias[o] + residual[t, o], summed in double from i = 0 upwards; a row of w in blocks
+// is dequantised first.
 #include "caravan/ops/linear.h"
+
+#include <vector>
 
 #include "caravan/base/threads.h"
 #include "caravan/ops/args.h"
-#include "caravan/ops/ref/element.h"
+#include "caravan/ops/ref/weight_rows.h"
 
 namespace caravan::ops::ref {
 namespace {
@@ -15,17 +18,19 @@ void run_typed(const Context& ctx, const LinearArgs& args) {
   const std::int64_t in = args.x.columns();
   const std::int64_t out = args.y.columns();
   const Rows<const T> x(args.x);
-  const Rows<const T> w(args.w.plain());
+  const WeightRows<T> w(args.w);
   const Rows<Y> y(args.y);
   const Rows<const Y> residual(args.residual);
   const T* bias = elements<const T>(args.bias);
 
   parallel_for(ctx.threads, out, 1, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<double> row(static_cast<std::size_t>(in));
     for (std::int64_t o = begin; o < end; ++o) {
+      w.read(o, row.data());
       for (std::int64_t t = 0; t < tokens; ++t) {
         double sum = 0;
         for (std::int64_t i = 0; i < in; ++i) {
-          sum += load(x[t][i]) * load(w[o][i]);
+          sum += load(x[t][i]) * row[static_cast<std::size_t>(i)];
         }
         if (args.bias.defined()) {
           sum += load(bias[o]);

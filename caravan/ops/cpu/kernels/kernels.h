@@ -273,6 +273,56 @@ struct AttentionGradMerge {
   std::int64_t pieces;
 };
 
+// Types of blocks that have kernels, as quant::BlockType names them.
+enum class BlockCodes { kQ40, kQ41, kQ80, kQ4K, kQ6K };
+
+// Rows of activations as whole numbers: 32 at a time codes in [-127, 127] under one scale.
+struct CodedRows {
+  std::int8_t* codes;  // [rows, columns]
+  float* scales;       // [rows, columns / 32]
+  float* sums;         // [rows, columns / 32]: scale * sum of the codes
+  std::int64_t columns;
+};
+
+struct CodeRows {
+  Element element;
+  Rows x;
+  CodedRows coded;
+};
+
+// y[t][r] = x[t] . w[r].  begin and end of the kernel are rows of w.
+struct BlockProduct {
+  BlockCodes type;
+  const void* blocks;
+  std::int64_t row_bytes;
+  CodedRows x;
+  std::int64_t tokens;
+  float* y;  // [tokens, y_stride]
+  std::int64_t y_stride;
+};
+
+struct UnpackBlocks {
+  BlockCodes type;
+  const void* blocks;
+  std::int64_t row_bytes;
+  std::int64_t columns;
+  Element element;  // of y
+  Rows y;
+};
+
+// The same product of rows of numbers with activations in f32; added to y where `add` says so.
+struct NumberProduct {
+  Element element;  // of w
+  Rows w;
+  const float* x;
+  std::int64_t x_stride;
+  std::int64_t tokens;
+  std::int64_t columns;
+  float* y;
+  std::int64_t y_stride;
+  bool add;
+};
+
 struct Kernels {
   const char* name;
   void (*rms_norm)(const RmsNormRows&, std::int64_t begin, std::int64_t end);
@@ -312,6 +362,11 @@ struct Kernels {
   // Floats of scratch that a call for x of `in` columns needs; begin and end are rows of dw.
   std::int64_t (*narrow_scratch)(std::int64_t in);
   void (*narrow_weight_grad)(const NarrowWeightGrad&, std::int64_t begin, std::int64_t end, float* scratch);
+  void (*code_rows)(const CodeRows&, std::int64_t begin, std::int64_t end);
+  // begin and end are rows of the weight.
+  void (*block_product)(const BlockProduct&, std::int64_t begin, std::int64_t end);
+  void (*unpack_blocks)(const UnpackBlocks&, std::int64_t begin, std::int64_t end);
+  void (*number_product)(const NumberProduct&, std::int64_t begin, std::int64_t end);
 };
 
 const Kernels& kernels_avx2();

@@ -4,6 +4,7 @@
 #include "caravan/ops/cpu/kernels/attention_grad_kernels.h"
 #include "caravan/ops/cpu/kernels/attention_kernels.h"
 #include "caravan/ops/cpu/kernels/attention_pair_kernels.h"
+#include "caravan/ops/cpu/kernels/block_kernels.h"
 #include "caravan/ops/cpu/kernels/grad_kernels.h"
 #include "caravan/ops/cpu/kernels/optimizer_kernels.h"
 #include "caravan/ops/cpu/kernels/product_kernels.h"
@@ -44,7 +45,11 @@ constexpr Kernels table_named(const char* name) {
           .attention_grad_pairs_scratch = attention_grad_pairs_scratch,
           .attention_grad_pairs = attention_grad_pairs,
           .narrow_scratch = narrow_scratch,
-          .narrow_weight_grad = narrow_weight_grad};
+          .narrow_weight_grad = narrow_weight_grad,
+          .code_rows = code_rows,
+          .block_product = block_product,
+          .unpack_blocks = unpack_blocks,
+          .number_product = number_product};
 }
 
 }  // namespace
