@@ -23,6 +23,8 @@ class Bound {
   // `required` is missing.
   Bound(Engine& engine, std::string_view callee, const Arguments& arguments, std::initializer_list<const char*> names,
         std::size_t required = 0);
+  // It points into the arguments, so they must outlive it.
+  Bound(Engine&, std::string_view, Arguments&&, std::initializer_list<const char*>, std::size_t = 0) = delete;
 
   // What parameter `index` was given, or nullptr.
   const Value* operator[](std::size_t index) const { return values_[index]; }
