@@ -216,7 +216,8 @@ void BpeModel::index_words() {
   for (std::int32_t id = 0; id < tokens.size() && orderly; ++id) {
     const Parts& parts = parts_[static_cast<std::size_t>(id)];
     for (const std::int32_t half : {parts.left, parts.right}) {
-      orderly = orderly && (half < 0 || (rank_of(half) < std::int64_t{parts.rank} && (rank_of(half) >= 0 || is_byte(half))));
+      orderly =
+          orderly && (half < 0 || (rank_of(half) < std::int64_t{parts.rank} && (rank_of(half) >= 0 || is_byte(half))));
     }
     // A symbol that a text begins with must be no merge's.
     orderly = orderly && (parts.left < 0 || !is_byte(id));

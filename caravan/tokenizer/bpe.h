@@ -151,7 +151,9 @@ class TokenTable {
 
   std::optional<std::int32_t> find(std::string_view bytes) const;
   bool has(std::int32_t id) const;
-  bool is_searchable(std::int32_t id) const { return has(id) && entries_[static_cast<std::size_t>(id)].searchable != 0; }
+  bool is_searchable(std::int32_t id) const {
+    return has(id) && entries_[static_cast<std::size_t>(id)].searchable != 0;
+  }
   std::string_view bytes(std::int32_t id) const;
   std::int64_t size() const { return static_cast<std::int64_t>(entries_.size()); }  // the largest id, plus one
 

@@ -57,8 +57,7 @@ std::span<const std::int32_t> PieceCache::find_short(std::string_view piece) {
 }
 
 void PieceCache::encode(std::string_view piece, std::vector<std::int32_t>& ids) {
-  const std::span<const std::int32_t> found =
-      piece.size() <= kShort ? find_short(piece) : find_long(piece);
+  const std::span<const std::int32_t> found = piece.size() <= kShort ? find_short(piece) : find_long(piece);
   ids.insert(ids.end(), found.begin(), found.end());
 }
 
@@ -115,7 +114,8 @@ void PieceCache::place(Slot* pair, const Slot& slot) {
   pair[0] = slot;
 }
 
-[[gnu::noinline]] const PieceCache::Slot& PieceCache::add(const ShortKey& key, std::uint64_t hash, std::string_view piece) {
+[[gnu::noinline]] const PieceCache::Slot& PieceCache::add(const ShortKey& key, std::uint64_t hash,
+                                                          std::string_view piece) {
   merge(piece);
   if (added_ * 2 >= slot_count_ && slot_count_ < kMostSlots) {
     grow();

@@ -53,7 +53,7 @@ struct ChildLimits {
   // Then SIGKILL, to what it started too.  Time that the child waited for a processor does not count: a busy machine is
   // no hang.
   std::chrono::milliseconds time{60'000};
-  int signal = 0;                          // sent once, this long after the start
+  int signal = 0;  // sent once, this long after the start
   std::chrono::milliseconds signal_after{0};
   // Asked every few milliseconds with what the child has printed so far; it may send signals, or start others.
   std::function<void(pid_t child, const std::string& out)> watch = {};

@@ -27,7 +27,8 @@ struct VendorRule {
 const std::vector<VendorRule>& vendor_rules() {
   static const std::vector<VendorRule> rules = {
       {std::regex("(oneapi/.*|dnnl.*)"), {"caravan/ops/cpu/"}},
-      {std::regex("([a-z]*mmintrin\\.h|immintrin\\.h|x86intrin\\.h|arm_neon\\.h)"), {"caravan/ops/cpu/"}},
+      {std::regex("([a-z]*mmintrin\\.h|immintrin\\.h|x86intrin\\.h|arm_neon\\.h)"),
+       {"caravan/ops/cpu/", "caravan/tokenizer/"}},
       {std::regex("(cuda.*|cublas.*|cudnn.*|cub/.*|cutlass/.*)"), {"caravan/ops/cuda/", "caravan/tensor/"}},
       {std::regex("(nccl.*|mpi\\.h)"), {"caravan/comm/"}},
   };

@@ -102,7 +102,7 @@ TEST_F(PlantedFault, ALinkAgainstTheTableIsReported) {
 TEST_F(PlantedFault, APartOfARoomIsHeldToItsRoomsLine) {
   write("caravan/ops/CMakeLists.txt", "caravan_room(ops SOURCES linear.cc ROOMS ops_cpu)\n");
   write("caravan/ops/cpu/CMakeLists.txt", "caravan_room(ops_cpu SOURCES linear.cc ROOMS tensor nn)\n");
-  EXPECT_EQ(fault(), "caravan/ops/cpu/CMakeLists.txt:1: links room \"nn\"; it may link base, layout, tensor");
+  EXPECT_EQ(fault(), "caravan/ops/cpu/CMakeLists.txt:1: links room \"nn\"; it may link base, layout, quant, tensor");
   write("caravan/ops/cpu/CMakeLists.txt", "caravan_room(ops_cpu SOURCES linear.cc)\n");
   EXPECT_EQ(fault(), "0 violations:");
   write("caravan/ops/cpu/rope.cc", "#include \"caravan/tensor/tensor.h\"\n");

@@ -33,8 +33,9 @@ std::unique_ptr<Tokenizer::Table> read(const std::string& name) {
 
 // Words of a few syllables, so that many are tokens, many are made of some, and many come again.
 std::string random_word(std::mt19937& dice) {
-  static const std::vector<std::string> kParts = {" ", "the", "th", "e", "in", "ing", "an", "nd", "er", "o", "re", "s", "t",
-                                                  "\u00E9", "x", "zq", "1", ".", "\u4E2D", std::string(1, '\0')};
+  static const std::vector<std::string> kParts = {
+      " ",  "the", "th", "e",      "in", "ing", "an", "nd", "er",     "o",
+      "re", "s",   "t",  "\u00E9", "x",  "zq",  "1",  ".",  "\u4E2D", std::string(1, '\0')};
   std::string word;
   for (unsigned i = 1 + dice() % (dice() % 8 == 0 ? 40 : 5); i > 0; --i) {
     word += kParts[dice() % kParts.size()];
