@@ -14,12 +14,25 @@ namespace {
 
 constexpr int kGroup = 32;  // codes under one scale of the activations
 constexpr int kCodeLimit = 127;
+// How far ahead of the codes in use their successors are asked for: what memory brings in the time that it takes to answer.
+constexpr std::int64_t kAhead = 4096;
+constexpr std::int64_t kLine = 64;
 
 template <typename T>
 CARAVAN_INLINE T read_as(const std::uint8_t* at) {
   T value;
   __builtin_memcpy(&value, at, sizeof value);
   return value;
+}
+
+// Rows of a tile lie one after the other, but are read side by side: the processor does not see where that leads, and
+// from memory a product took two to three times as long without this.
+template <std::int64_t kBytes>
+CARAVAN_INLINE void ask_for(const std::uint8_t* bytes) {
+#pragma GCC unroll 16
+  for (std::int64_t line = 0; line < kBytes; line += kLine) {
+    _mm_prefetch(reinterpret_cast<const char*>(bytes + line), _MM_HINT_T0);
+  }
 }
 
 CARAVAN_INLINE float sum8(__m256 a) {
@@ -281,7 +294,10 @@ CARAVAN_INLINE void block_tile(const BlockProduct& args, std::int64_t row, std::
       offsets[r][t] = _mm256_setzero_ps();
     }
   }
+  const std::uint8_t* ahead = at + kAhead;
   for (std::int64_t g = 0; g < groups; g += B::kGroups) {
+    ask_for<R * B::kBytes>(ahead);
+    ahead += R * B::kBytes;
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
       const B block(at + r * args.row_bytes);
@@ -398,9 +414,12 @@ CARAVAN_INLINE void number_tile(const NumberProduct& args, std::int64_t row, std
   for (int t = 0; t < T; ++t) {
     x[t] = args.x + (token + t) * args.x_stride;
   }
+  constexpr std::int64_t kStored = sizeof(typename E::Stored);
+  const std::uint8_t* ahead = reinterpret_cast<const std::uint8_t*>(w[0]) + kAhead;
   each_vector(
       args.columns,
       [&](std::int64_t i) {
+        ask_for<R * kLanes * kStored>(ahead + R * i * kStored);
         for (int r = 0; r < R; ++r) {
           const Vec a = E::load(w[r] + i);
           for (int t = 0; t < T; ++t) {
