@@ -23,6 +23,9 @@ class Bound {
   // `required` is missing.
   Bound(Engine& engine, std::string_view callee, const Arguments& arguments, std::initializer_list<const char*> names,
         std::size_t required = 0);
+  // The arguments are referred to: they have to live as long.
+  Bound(Engine& engine, std::string_view callee, Arguments&& arguments, std::initializer_list<const char*> names,
+        std::size_t required = 0) = delete;
 
   // What parameter `index` was given, or nullptr.
   const Value* operator[](std::size_t index) const { return values_[index]; }

@@ -220,7 +220,7 @@ Value map(Engine& engine, const Value& value, const Arguments& arguments) {
   }
   Cursor cursor(engine, value);
   if (arguments.positional.empty()) {
-    const Bound bound(engine, "map", {{}, arguments.named}, {"attribute", "default"}, 1);
+    const Bound bound(engine, "map", arguments, {"attribute", "default"}, 1);
     const Value* otherwise = bound[1] == nullptr || bound[1]->is_none() ? nullptr : bound[1];
     for (Value item; cursor.next(item);) {
       list.push(path_of(engine, item, *bound[0], otherwise));
