@@ -91,8 +91,8 @@ std::size_t AddedTokenFinder::next_start(std::string_view text, std::size_t at) 
   while (at < text.size()) {
     // Nearly always one byte begins them all, "<".
     at = starts_.size() == 1 ? std::min(text.find(starts_[0], at), text.size()) : at;
-    if (at + 1 >= text.size() || (is_start_[static_cast<unsigned char>(text[at])] &&
-                                  is_second_[static_cast<unsigned char>(text[at + 1])])) {
+    if (at + 1 >= text.size() ||
+        (is_start_[static_cast<unsigned char>(text[at])] && is_second_[static_cast<unsigned char>(text[at + 1])])) {
       break;
     }
     ++at;

@@ -97,13 +97,14 @@ class Scanner {
     for (; at + 16 <= text_.size(); at += 16) {
       const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(text_.data() + at));
       const __m128i control = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1F)), bytes);
-      const __m128i ends = _mm_or_si128(_mm_cmpeq_epi8(bytes, _mm_set1_epi8('"')),
-                                        _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\')));
+      const __m128i ends =
+          _mm_or_si128(_mm_cmpeq_epi8(bytes, _mm_set1_epi8('"')), _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\')));
       if (const int found = _mm_movemask_epi8(_mm_or_si128(control, ends)); found != 0) {
         return at + static_cast<std::size_t>(std::countr_zero(static_cast<unsigned>(found)));
       }
     }
-    while (at < text_.size() && text_[at] != '"' && text_[at] != '\\' && static_cast<unsigned char>(text_[at]) >= 0x20) {
+    while (at < text_.size() && text_[at] != '"' && text_[at] != '\\' &&
+           static_cast<unsigned char>(text_[at]) >= 0x20) {
       ++at;
     }
     return at;

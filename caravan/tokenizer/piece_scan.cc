@@ -93,12 +93,10 @@ std::size_t plain_piece_end(ScanKind kind, std::string_view text, std::size_t at
   }
 }
 
-std::size_t find_piece_ends(ScanKind kind, std::string_view text, std::size_t at, std::uint32_t* ends,
-                            std::size_t room, bool plain) {
+std::size_t find_piece_ends(ScanKind kind, std::string_view text, std::size_t at, std::uint32_t* ends, std::size_t room,
+                            bool plain) {
   const bool fast = !plain && has_avx2();
-  const auto wide = kind == ScanKind::kO200k        ? &wide_case
-                    : kind == ScanKind::kDigitsGpt2 ? &wide_digit
-                                                    : &wide_kind;
+  const auto wide = kind == ScanKind::kO200k ? &wide_case : kind == ScanKind::kDigitsGpt2 ? &wide_digit : &wide_kind;
   std::size_t count = 0;
   while (at < text.size() && count < room) {
     if (fast && room - count >= kLeastRoom) {

@@ -24,8 +24,8 @@ std::size_t plain_piece_end(ScanKind kind, std::string_view text, std::size_t at
 // one, at most `room`, which has to be kLeastRoom or more.  `text` must be UTF-8 and shorter than 4 GiB, `at` before its
 // end.  `plain` leaves the fast scanner aside, as processors below AVX2 do.
 inline constexpr std::size_t kLeastRoom = 128;
-std::size_t find_piece_ends(ScanKind kind, std::string_view text, std::size_t at, std::uint32_t* ends,
-                            std::size_t room, bool plain = false);
+std::size_t find_piece_ends(ScanKind kind, std::string_view text, std::size_t at, std::uint32_t* ends, std::size_t room,
+                            bool plain = false);
 
 // Where text for merges over characters may be cut: between two bytes that stand in no token beside each other.  What is
 // merged on either side never meets, so that the ids are those of the whole.  Bytes from 0x80 on count as one.
@@ -52,7 +52,7 @@ enum class WideKind : std::uint8_t { kOther, kUpper, kLower, kLetter, kStop };
 
 // The scanner of piece_scan_avx2.cc.  `wide` says what a character beyond ASCII is.  Writes at most `room` ends, less than
 // 64 of them unused, and returns their count; 0 where the next piece is one for the plain scanner.
-std::size_t find_piece_ends_avx2(ScanKind kind, const char* text, std::size_t size, std::size_t at,
-                                 std::uint32_t* ends, std::size_t room, WideKind (*wide)(char32_t character));
+std::size_t find_piece_ends_avx2(ScanKind kind, const char* text, std::size_t size, std::size_t at, std::uint32_t* ends,
+                                 std::size_t room, WideKind (*wide)(char32_t character));
 
 }  // namespace caravan::tokenizer

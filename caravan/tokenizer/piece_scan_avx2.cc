@@ -347,8 +347,8 @@ std::size_t find(const char* text, std::size_t size, std::size_t at, std::uint32
 
 }  // namespace
 
-std::size_t find_piece_ends_avx2(ScanKind kind, const char* text, std::size_t size, std::size_t at,
-                                 std::uint32_t* ends, std::size_t room, WideKind (*wide)(char32_t character)) {
+std::size_t find_piece_ends_avx2(ScanKind kind, const char* text, std::size_t size, std::size_t at, std::uint32_t* ends,
+                                 std::size_t room, WideKind (*wide)(char32_t character)) {
   switch (kind) {
     case ScanKind::kGpt2:
       return find<ScanKind::kGpt2>(text, size, at, ends, room, wide);

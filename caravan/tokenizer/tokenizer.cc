@@ -17,7 +17,7 @@ namespace caravan::tokenizer {
 
 namespace {
 
-constexpr std::size_t kSpareIds = 64;  // beyond what a text is guessed to give
+constexpr std::size_t kSpareIds = 64;                          // beyond what a text is guessed to give
 constexpr std::size_t kMaxShownBytes = std::size_t{64} << 20;  // as large as a file may be
 
 // What one call needs to turn ordinary text into ids.
@@ -27,7 +27,8 @@ class TextEncoder {
       : table_(table),
         plain_(plain),
         ids_(ids),
-        cache_(table.caches.lend(table.model, table.spaced ? PieceCache::Spaces::kPlain : PieceCache::Spaces::kSpelled)),
+        cache_(
+            table.caches.lend(table.model, table.spaced ? PieceCache::Spaces::kPlain : PieceCache::Spaces::kSpelled)),
         steps_(table.steps, table.model, *cache_, ids) {}
 
   void encode(std::string_view text) {
@@ -127,7 +128,7 @@ bool Tokenizer::Table::has_plain_spaces() const {
 }
 
 void Tokenizer::Table::finish(const std::string& source) {
-  model.index_words();
+  model.index();
   spaced = pieces ? pieces->has_plain_spaces() : has_plain_spaces();
   if (decoder.kind == DecodeRules::Kind::kBytes) {
     return;

@@ -142,8 +142,8 @@ std::vector<Hostile> hostile_pieces() {
       {"a score that is none", small_model(many + piece("x", std::nanf(""))), "score"},
       {"a length beyond the file", small_model(many) + "\x0A\xFF\xFF\xFF\xFF\x0F", "cut short"},
       {"a table of normalisations that points nowhere",
-       small_model() + bytes(3, bytes(2, std::string("\x00\x04\x00\x00", 4) + std::string(1024, '\xFF') + "x")),
-       "", "ab cd"},
+       small_model() + bytes(3, bytes(2, std::string("\x00\x04\x00\x00", 4) + std::string(1024, '\xFF') + "x")), "",
+       "ab cd"},
       {"bytes without their pieces", small_model(many) + trainer(kByteFallback, 1), "lacks <0x00>"},
       {"pieces that are sums in every way", small_model(sums), "", std::string(100'000, 'a')},
   };

@@ -50,12 +50,68 @@ void expect_same(std::string_view text, std::size_t shift, std::size_t room) {
 
 // Runs of what the patterns tell apart, so that borders of each sort lie at every place of a window.
 std::string random_text(std::mt19937& dice, std::size_t pieces) {
-  static const std::vector<std::string> kParts = {
-      " ", "  ", "\n", "\r\n", "\t", "\v", "'", "''", "'s", "'S", "'ll", "'LL", "'lL", "'re", "'vE", "'m", "'d", "'t",
-      "'l", "'r", "'\u017F", "a", "be", "The", "ABC", "aB", "word", "1", "12", "3456", ".", "!?", "(", "/", "//", "\n/",
-      "_", "\u00E9", "\u00C9", "\u0434\u043B", "\u0416", "\u4E2D\u6587", "\u2019", "\u2019s", "\u201C", "\u2014",
-      "\u00A0", "\u3000", "\u2028", "\u0085", "\u00B2", "\u0665", "\u0301", "\U0001F600", "\u02B0", "\u01C5",
-      "\U00016FF4", "\U00011DE0", "\x7F", "\x01", std::string(1, '\0'), "\u2581"};
+  static const std::vector<std::string> kParts = {" ",
+                                                  "  ",
+                                                  "\n",
+                                                  "\r\n",
+                                                  "\t",
+                                                  "\v",
+                                                  "'",
+                                                  "''",
+                                                  "'s",
+                                                  "'S",
+                                                  "'ll",
+                                                  "'LL",
+                                                  "'lL",
+                                                  "'re",
+                                                  "'vE",
+                                                  "'m",
+                                                  "'d",
+                                                  "'t",
+                                                  "'l",
+                                                  "'r",
+                                                  "'\u017F",
+                                                  "a",
+                                                  "be",
+                                                  "The",
+                                                  "ABC",
+                                                  "aB",
+                                                  "word",
+                                                  "1",
+                                                  "12",
+                                                  "3456",
+                                                  ".",
+                                                  "!?",
+                                                  "(",
+                                                  "/",
+                                                  "//",
+                                                  "\n/",
+                                                  "_",
+                                                  "\u00E9",
+                                                  "\u00C9",
+                                                  "\u0434\u043B",
+                                                  "\u0416",
+                                                  "\u4E2D\u6587",
+                                                  "\u2019",
+                                                  "\u2019s",
+                                                  "\u201C",
+                                                  "\u2014",
+                                                  "\u00A0",
+                                                  "\u3000",
+                                                  "\u2028",
+                                                  "\u0085",
+                                                  "\u00B2",
+                                                  "\u0665",
+                                                  "\u0301",
+                                                  "\U0001F600",
+                                                  "\u02B0",
+                                                  "\u01C5",
+                                                  "\U00016FF4",
+                                                  "\U00011DE0",
+                                                  "\x7F",
+                                                  "\x01",
+                                                  std::string(1, '\0'),
+                                                  "\u2581"};
   std::string text;
   for (std::size_t i = 0; i < pieces; ++i) {
     const std::string& part = kParts[dice() % (dice() % 3 == 0 ? kParts.size() : 38)];
@@ -81,8 +137,8 @@ TEST(PieceScan, WindowsFindWhatTheScannersFind) {
 
 // Every pair of parts, and each text of three, at every place of a window and at the end of the text.
 TEST(PieceScan, BordersLieAnywhereInAWindow) {
-  const std::vector<std::string> parts = {" ", "  ", "\n", " \n", "\n ", "'s", "'", "x", "X", "7", "1234", ".", "..",
-                                          "\u00E9", "\u2019", "\u3000"};
+  const std::vector<std::string> parts = {" ", "  ", "\n",   " \n", "\n ", "'s",     "'",      "x",
+                                          "X", "7",  "1234", ".",   "..",  "\u00E9", "\u2019", "\u3000"};
   for (const std::string& first : parts) {
     for (const std::string& second : parts) {
       for (const std::string& third : parts) {
