@@ -11,101 +11,9 @@
 
 namespace caravan::tokenizer {
 
-namespace {
-
-// Up to here the best pair is searched from the front each time; beyond, a heap holds the pairs.
-constexpr std::size_t kShortPiece = 32;
-
-using Merge = MergeTable::Merge;
-
-struct Link {
-  std::int32_t id = -1;
-  Merge with_next;
-};
-
-void link(const MergeTable& table, Link* links, std::size_t at, std::size_t count) {
-  links[at].with_next = at + 1 < count ? table.find(links[at].id, links[at + 1].id) : Merge{};
-}
-
-// `links` hold ids.
-void merge_short(const MergeTable& table, Link* links, std::size_t count, std::vector<std::int32_t>& ids) {
-  for (std::size_t i = 0; i < count; ++i) {
-    link(table, links, i, count);
-  }
-  while (count > 1) {
-    // The smallest rank, of equal ones the leftmost, without a branch.
-    std::uint64_t best = ~std::uint64_t{0};
-    for (std::size_t i = 0; i + 1 < count; ++i) {
-      best = std::min(best, std::uint64_t{links[i].with_next.rank} << 32 | i);
-    }
-    if (best >> 32 == MergeTable::kNoRank) {
-      break;
-    }
-    const std::size_t at = best & 0xFFFFFFFF;
-    links[at].id = links[at].with_next.id;
-    --count;
-    for (std::size_t i = at + 1; i < count; ++i) {
-      links[i] = links[i + 1];
-    }
-    link(table, links, at, count);
-    if (at > 0) {
-      link(table, links, at - 1, count);
-    }
-  }
-  for (std::size_t i = 0; i < count; ++i) {
-    ids.push_back(links[i].id);
-  }
-}
-
-}  // namespace
-
-void MergeTable::make_slots(std::size_t count) {
-  memory_ = zeroed_pages(count * sizeof(Slot));
-  slots_ = static_cast<Slot*>(memory_.get());
-  mask_ = count - 1;
-}
-
-MergeTable::MergeTable() {
-  make_slots(2);
-}
-
-void MergeTable::reserve(std::size_t count) {
-  std::size_t size = 2;
-  while (size < count * 2) {
-    size *= 2;
-  }
-  const std::size_t old_size = mask_ + 1;
-  if (size <= old_size) {
-    return;
-  }
-  const Pages memory = std::move(memory_);
-  const Slot* old = slots_;
-  make_slots(size);
-  count_ = 0;
-  for (std::size_t i = 0; i < old_size; ++i) {
-    if (old[i].key != 0) {
-      const std::uint64_t pair = old[i].key - 1;
-      put(static_cast<std::int32_t>(pair >> 32), static_cast<std::int32_t>(pair), old[i].merge);
-    }
-  }
-}
-
-void MergeTable::put(std::int32_t left, std::int32_t right, Merge merge) {
-  if ((count_ + 1) * 2 > mask_ + 1) {
-    reserve((count_ + 1) * 2);
-  }
-  const std::uint64_t key = key_of(left, right);
-  std::size_t i = hash(key) & mask_;
-  while (slots_[i].key != 0 && slots_[i].key != key) {
-    i = (i + 1) & mask_;
-  }
-  count_ += slots_[i].key == 0 ? 1 : 0;
-  slots_[i] = {key, merge};
-}
-
 void ShortTokens::reserve(std::size_t count) {
   std::size_t size = 2;
-  while (size < count * 2) {
+  while (size < count + count / 2) {
     size *= 2;
   }
   memory_ = zeroed_pages((size + kMostSteps) * sizeof(Slot));
@@ -122,6 +30,7 @@ void ShortTokens::put(std::string_view token, std::int32_t id) {
       return;
     }
   }
+  is_complete_ = false;
 }
 
 void CharacterTable::put(char32_t character, std::int32_t id) {
@@ -188,52 +97,22 @@ std::string_view TokenTable::bytes(std::int32_t id) const {
   return std::string_view(arena_).substr(entry.offset, entry.length);
 }
 
-void BpeModel::index_words() {
-  if (symbols != Symbols::kBytes) {
-    return;
-  }
-  // Every merge by what it makes.  A token that two merges make, or whose halves are made later than it, leaves the proof
-  // of merges_into() without its ground; ignore_merges needs none.
-  bool orderly = !ignore_merges;
-  parts_.assign(orderly ? static_cast<std::size_t>(tokens.size()) : 0, Parts{});
-  const auto learn = [&](std::int32_t left, std::int32_t right, Merge merge) {
-    Parts& parts = parts_[static_cast<std::size_t>(merge.id)];
-    orderly = orderly && parts.left < 0;
-    parts = {left, right, merge.rank};
-  };
-  if (orderly) {
-    merges.for_each(learn);
-  }
-  const auto rank_of = [this](std::int32_t id) {
-    const Parts& parts = parts_[static_cast<std::size_t>(id)];
-    return parts.left < 0 ? std::int64_t{-1} : std::int64_t{parts.rank};
-  };
-  // What is not merged has to be a byte's symbol, or no text leads to it.
-  const auto is_byte = [this](std::int32_t id) {
-    const std::string_view bytes = tokens.bytes(id);
-    return bytes.size() == 1 && byte_ids[static_cast<unsigned char>(bytes[0])] == id;
-  };
-  for (std::int32_t id = 0; id < tokens.size() && orderly; ++id) {
-    const Parts& parts = parts_[static_cast<std::size_t>(id)];
-    for (const std::int32_t half : {parts.left, parts.right}) {
-      orderly =
-          orderly && (half < 0 || (rank_of(half) < std::int64_t{parts.rank} && (rank_of(half) >= 0 || is_byte(half))));
+void BpeModel::index() {
+  merges.index();
+  // Where a byte is lost, its neighbours meet.
+  if (symbols == Symbols::kBytes && std::count(byte_ids.begin(), byte_ids.end(), -1) == 0) {
+    byte_ranks_.resize(65536);
+    for (std::size_t pair = 0; pair < byte_ranks_.size(); ++pair) {
+      byte_ranks_[pair] = merges.rank(byte_ids[pair >> 8], byte_ids[pair & 0xFF]);
     }
-    // A symbol that a text begins with must be no merge's.
-    orderly = orderly && (parts.left < 0 || !is_byte(id));
   }
-  if (!orderly) {
-    parts_ = {};
-  }
-  if (!orderly && !ignore_merges) {
+  if (!ignore_merges) {
     return;
   }
-  std::size_t count = 0;
-  const auto is_word = [&](std::int32_t id) {
-    const bool reached = ignore_merges || parts_[static_cast<std::size_t>(id)].left >= 0 || is_byte(id);
-    return reached && tokens.is_searchable(id) && !tokens.bytes(id).empty() &&
-           tokens.bytes(id).size() <= ShortKey::kMost;
+  const auto is_word = [this](std::int32_t id) {
+    return tokens.is_searchable(id) && !tokens.bytes(id).empty() && tokens.bytes(id).size() <= ShortKey::kMost;
   };
+  std::size_t count = 0;
   for (std::int32_t id = 0; id < tokens.size(); ++id) {
     count += is_word(id) ? 1 : 0;
   }
@@ -245,76 +124,69 @@ void BpeModel::index_words() {
   }
 }
 
-// Whether the bytes of a token are merged into it.  They are when its halves are merged into themselves and nothing is
-// merged across their border before that, which is seen by taking merges back, the last one first: what stood at the
-// border at each time must not have been mergeable earlier than what was taken back.
-bool BpeModel::merges_into(std::int32_t id) const {
-  std::array<std::int32_t, 4 * ShortKey::kMost> open;
-  std::size_t count = 0;
-  open[count++] = id;
-  while (count > 0) {
-    const Parts whole = parts_[static_cast<std::size_t>(open[--count])];
-    if (whole.left < 0) {
-      continue;
-    }
-    std::int32_t left = whole.left;
-    std::int32_t right = whole.right;
-    open[count++] = left;
-    open[count++] = right;
-    for (std::int64_t limit = whole.rank;;) {
-      const Parts before = parts_[static_cast<std::size_t>(left)];
-      const Parts behind = parts_[static_cast<std::size_t>(right)];
-      if (before.left < 0 && behind.left < 0) {
-        break;
-      }
-      // Of merges of one rank the left one comes first.
-      if (behind.left < 0 || (before.left >= 0 && before.rank > behind.rank)) {
-        limit = before.rank;
-        left = before.right;
-      } else {
-        limit = std::int64_t{behind.rank} + 1;
-        right = behind.left;
-      }
-      const Merge across = merges.find(left, right);
-      if (across.rank != MergeTable::kNoRank && across.rank < limit) {
-        return false;
-      }
+std::int32_t BpeModel::find_word(std::string_view piece) const {
+  if (piece.size() <= ShortKey::kMost) {
+    const std::int32_t id = words_.find(ShortKey::of(piece, 0, piece.size()));
+    if (id >= 0 || words_.is_complete()) {
+      return id;
     }
   }
-  return true;
+  return tokens.find(piece).value_or(-1);
 }
 
 void BpeModel::encode(std::string_view piece, std::vector<std::int32_t>& ids) const {
-  if (symbols == Symbols::kBytes && piece.size() <= ShortKey::kMost) {
-    const std::int32_t id = words_.find(ShortKey::of(piece, 0, piece.size()));
-    if (id >= 0 && (ignore_merges || merges_into(id))) {
-      ids.push_back(id);
-      return;
-    }
-  } else if (ignore_merges) {
-    if (const auto id = tokens.find(piece)) {
-      ids.push_back(*id);
-      return;
-    }
-  }
-  std::array<Link, kShortPiece> links;
-  if (symbols == Symbols::kBytes && piece.size() <= kShortPiece) {
-    std::size_t count = 0;
-    for (const char byte : piece) {
-      links[count].id = byte_ids[static_cast<unsigned char>(byte)];
-      count += links[count].id >= 0 ? 1 : 0;
-    }
-    merge_short(merges, links.data(), count, ids);
+  if (const std::int32_t id = ignore_merges ? find_word(piece) : -1; id >= 0) {
+    ids.push_back(id);
     return;
   }
   std::vector<std::int32_t> started;
   start(piece, started);
-  if (started.size() <= kShortPiece) {
-    std::transform(started.begin(), started.end(), links.begin(), [](std::int32_t id) { return Link{id, {}}; });
-    merge_short(merges, links.data(), started.size(), ids);
-  } else {
+  if (started.size() > ShortMerges::kMost) {
     merge_long(merges, started, ids, [](std::int32_t, std::int32_t, std::int32_t) {});
+    return;
   }
+  ShortMerges few;
+  for (const std::int32_t symbol : started) {
+    few.push(symbol);
+  }
+  few.look_up(merges);
+  merge_together(merges, {&few, 1});
+  ids.insert(ids.end(), few.symbols().begin(), few.symbols().end());
+}
+
+void BpeModel::encode(std::span<const std::string_view> pieces, std::span<ShortMerges> merged) const {
+  if (ignore_merges) {
+    for (const std::string_view piece : pieces) {
+      words_.prefetch(ShortKey::of(piece, 0, std::min(piece.size(), ShortKey::kMost)));
+    }
+  }
+  std::vector<std::int32_t> started;
+  for (std::size_t i = 0; i < pieces.size(); ++i) {
+    const std::string_view piece = pieces[i];
+    merged[i].clear();
+    if (const std::int32_t id = ignore_merges ? find_word(piece) : -1; id >= 0) {
+      merged[i].push(id);
+    } else if (!byte_ranks_.empty()) {
+      std::size_t pair = 0;
+      for (const char byte : piece) {
+        pair = (pair << 8 | static_cast<unsigned char>(byte)) & 0xFFFF;
+        merged[i].push(byte_ids[pair & 0xFF], byte_ranks_[pair]);
+      }
+    } else {
+      started.clear();
+      start(piece, started);
+      for (std::size_t j = 0; j < started.size() && started.size() <= ShortMerges::kMost; ++j) {
+        merged[i].push(started[j]);
+      }
+      merged[i].prefetch(merges);
+    }
+  }
+  if (byte_ranks_.empty()) {
+    for (ShortMerges& piece : merged) {
+      piece.look_up(merges);
+    }
+  }
+  merge_together(merges, merged);
 }
 
 void BpeModel::start(std::string_view piece, std::vector<std::int32_t>& started) const {

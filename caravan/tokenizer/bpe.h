@@ -6,78 +6,17 @@
 #include <cstring>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "caravan/tokenizer/merge_table.h"
 #include "caravan/tokenizer/pages.h"
 #include "caravan/tokenizer/piece_scan.h"
+#include "caravan/tokenizer/short_merges.h"
 
 namespace caravan::tokenizer {
-
-// From a pair of ids to what it merges into.  Open addressing: one cache line a look-up.
-class MergeTable {
- public:
-  static constexpr std::uint32_t kNoRank = 0xFFFFFFFF;
-  struct Merge {
-    std::uint32_t rank = kNoRank;  // the order of merges: smaller goes first
-    std::int32_t id = -1;
-  };
-
-  MergeTable();
-  void reserve(std::size_t count);
-  // A pair that comes again takes the place of the first.
-  void put(std::int32_t left, std::int32_t right, Merge merge);
-  // Of a pair that will be put or looked for soon.
-  void prefetch(std::int32_t left, std::int32_t right) const {
-    __builtin_prefetch(&slots_[hash(key_of(left, right)) & mask_]);
-  }
-  // Calls each(left, right, merge) in no order.
-  template <typename Each>
-  void for_each(Each each) const {
-    for (std::size_t i = 0; i <= mask_; ++i) {
-      if (slots_[i].key != 0) {
-        const std::uint64_t pair = slots_[i].key - 1;
-        each(static_cast<std::int32_t>(pair >> 32), static_cast<std::int32_t>(pair), slots_[i].merge);
-      }
-    }
-  }
-  Merge find(std::int32_t left, std::int32_t right) const {
-    const std::uint64_t key = key_of(left, right);
-    for (std::size_t i = hash(key);; ++i) {
-      const Slot& slot = slots_[i & mask_];
-      if (slot.key == key) {
-        return slot.merge;
-      }
-      if (slot.key == 0) {
-        return {};
-      }
-    }
-  }
-
- private:
-  struct Slot {
-    std::uint64_t key = 0;  // 0: free
-    Merge merge;
-  };
-  // Ids are not negative, so that one more fits.
-  static std::uint64_t key_of(std::int32_t left, std::int32_t right) {
-    return (std::uint64_t{static_cast<std::uint32_t>(left)} << 32 | static_cast<std::uint32_t>(right)) + 1;
-  }
-  static std::size_t hash(std::uint64_t key) {
-    // The finaliser of MurmurHash3.
-    key ^= key >> 33;
-    key *= 0xFF51AFD7ED558CCD;
-    key ^= key >> 33;
-    return static_cast<std::size_t>(key);
-  }
-  void make_slots(std::size_t count);
-
-  Pages memory_;
-  Slot* slots_ = nullptr;  // in memory_
-  std::size_t mask_ = 0;
-  std::size_t count_ = 0;
-};
 
 // A piece of at most 15 bytes as two words: its bytes, zeros, and in the last byte their number.
 struct ShortKey {
@@ -85,17 +24,19 @@ struct ShortKey {
   std::uint64_t low;
   std::uint64_t high;
   bool operator==(const ShortKey&) const = default;
+  std::uint64_t differs(const ShortKey& other) const { return (low ^ other.low) | (high ^ other.high); }  // 0: equal
+  std::size_t length() const { return high >> 56; }
 
   // Of `length` bytes of a text from `at` on.
   static ShortKey of(std::string_view text, std::size_t at, std::size_t length) {
     ShortKey key;
     if (text.size() - at >= sizeof key) {
       std::memcpy(&key, text.data() + at, sizeof key);
-      // Shifts by 64 and more are avoided: all but the last byte of 8, then that one.
-      const unsigned low = 8 * static_cast<unsigned>(length < 8 ? length : 8);
-      const unsigned high = 8 * static_cast<unsigned>(length < 8 ? 0 : length - 8);
-      key.low &= low == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << low) - 1;
-      key.high &= (std::uint64_t{1} << high) - 1;
+      // The first 8 bytes and the others apart, without a branch and without a shift by 64.
+      const unsigned low = length < 8 ? static_cast<unsigned>(length) : 8;
+      const unsigned high = static_cast<unsigned>(length) - low;
+      key.low &= ~std::uint64_t{0} >> (64 - 8 * low);
+      key.high &= (std::uint64_t{1} << 8 * high) - 1;
     } else {
       key = {};
       std::memcpy(&key, text.data() + at, length);
@@ -116,6 +57,11 @@ class ShortTokens {
  public:
   void reserve(std::size_t count);
   void put(std::string_view token, std::int32_t id);
+  void prefetch(const ShortKey& key) const {
+    __builtin_prefetch(slots_ + (slots_ == nullptr ? 0 : key.hash() >> shift_));
+  }
+  // False: a token that is not found may be one all the same.
+  bool is_complete() const { return is_complete_; }
   std::int32_t find(const ShortKey& key) const {  // -1: there is none
     for (std::size_t i = key.hash() >> shift_, steps = 0; steps < kMostSteps && slots_ != nullptr; ++i, ++steps) {
       const Slot& slot = slots_[i];
@@ -130,7 +76,7 @@ class ShortTokens {
   }
 
  private:
-  // A token that would stand further from its place is left out: it is merged like any piece.
+  // A token that would stand further from its place is left out.
   static constexpr std::size_t kMostSteps = 16;
   struct Slot {
     ShortKey key;
@@ -139,6 +85,7 @@ class ShortTokens {
   Pages memory_;
   Slot* slots_ = nullptr;  // in memory_
   unsigned shift_ = 0;
+  bool is_complete_ = true;
 };
 
 // Tokens by their bytes.
@@ -207,26 +154,23 @@ struct BpeModel {
   TokenTable tokens;
   bool ignore_merges = false;  // a piece that is a token as it stands is not merged
 
-  // Makes what encode() finds short pieces with that are tokens as they stand.  To be called once all merges are there.
-  void index_words();
+  // To be called once, when all tokens and merges are there: makes what encode() finds both with.
+  void index();
 
   // Appends the ids of one piece: O(n log n) whatever it holds.  A byte or character for which there is neither a token
   // nor an unknown is lost, as in `tokenizers`.
   void encode(std::string_view piece, std::vector<std::int32_t>& ids) const;
+  // The same for pieces of at most ShortKey::kMost bytes, together, which is faster.  A piece of more symbols than
+  // ShortMerges has room for gets none: it is left to encode().
+  void encode(std::span<const std::string_view> pieces, std::span<ShortMerges> merged) const;
   // What encode() merges: one id a byte or character, as far as they have one.
   void start(std::string_view piece, std::vector<std::int32_t>& symbols) const;
 
  private:
-  // What a token is merged from.
-  struct Parts {
-    std::int32_t left = -1;
-    std::int32_t right = -1;
-    std::uint32_t rank = MergeTable::kNoRank;  // of a token that is not merged: none
-  };
-  bool merges_into(std::int32_t id) const;
+  std::int32_t find_word(std::string_view piece) const;  // -1: no token reads so
 
-  ShortTokens words_;
-  std::vector<Parts> parts_;  // by id; empty where one does not know
+  ShortTokens words_;                      // of ignore_merges
+  std::vector<std::uint32_t> byte_ranks_;  // kBytes, all there: of every two, by left * 256 + right
 };
 
 // U+2581, which stands for a space in SentencePiece's vocabularies.

@@ -38,9 +38,8 @@ void PieceCache::make_slots(std::size_t count) {
 inline const PieceCache::Slot& PieceCache::find(const ShortKey& key, std::uint64_t hash, std::string_view piece) {
   const Slot* pair = pair_of(hash);
   // Which of the two it is cannot be foretold, so that is no branch.
-  const auto differs = [&key](const Slot& slot) { return (slot.key.low ^ key.low) | (slot.key.high ^ key.high); };
-  const std::uint64_t first = differs(pair[0]);
-  const std::uint64_t second = differs(pair[1]);
+  const std::uint64_t first = pair[0].key.differs(key);
+  const std::uint64_t second = pair[1].key.differs(key);
   if (first != 0 && second != 0) [[unlikely]] {
     return add(key, hash, piece);
   }
@@ -63,45 +62,80 @@ void PieceCache::encode(std::string_view piece, std::vector<std::int32_t>& ids) 
 
 void PieceCache::encode(std::string_view text, std::size_t at, const std::uint32_t* ends, std::size_t count,
                         std::vector<std::int32_t>& ids) {
+  for (std::size_t from = 0; from < count; from += kBatch) {
+    const std::size_t some = std::min(kBatch, count - from);
+    // Where pieces have been new, more are.
+    const bool may_be_new = added_ != added_before_ || added_ == 0;
+    added_before_ = added_;
+    look_ahead(text, at, {ends + from, some}, may_be_new);
+    append(text, at, {ends + from, some}, ids);
+    at = ends[from + some - 1];
+  }
+}
+
+// Finds the keys of a batch; merges what is new, all together.
+void PieceCache::look_ahead(std::string_view text, std::size_t at, std::span<const std::uint32_t> ends,
+                            bool may_be_new) {
+  std::array<std::uint32_t, kBatch> fresh;
+  std::size_t count = 0;
+  std::size_t checked = 0;
+  const auto check = [&](std::size_t end) {
+    for (; checked < end; ++checked) {
+      fresh[count] = static_cast<std::uint32_t>(checked);
+      const Slot* pair = pair_of(hashes_[checked]);
+      count += (pair[0].key.differs(keys_[checked]) != 0) & (pair[1].key.differs(keys_[checked]) != 0);
+    }
+  };
+  for (std::size_t i = 0; i < ends.size();) {
+    const std::size_t begin = i;
+    for (const std::size_t end = std::min(i + kAhead, ends.size()); i < end; ++i) {
+      // The key of a long piece is that of its beginning, and not used.
+      keys_[i] = ShortKey::of(text, at, std::min(ends[i] - at, kShort));
+      hashes_[i] = keys_[i].hash();
+      if (may_be_new) {
+        __builtin_prefetch(pair_of(hashes_[i]));
+      }
+      at = ends[i];
+    }
+    if (may_be_new) {
+      check(begin);
+    }
+  }
+  if (may_be_new) {
+    check(ends.size());
+    add_together(text, ends, {fresh.data(), count});
+  }
+}
+
+void PieceCache::append(std::string_view text, std::size_t at, std::span<const std::uint32_t> ends,
+                        std::vector<std::int32_t>& ids) {
   std::size_t used = ids.size();
   // Of a piece kInline ids are copied whether it has them or not; for the last one there is room too.
-  ids.resize(used + kInline * (count + 1));
+  ids.resize(used + kInline * (ends.size() + 1));
   std::int32_t* out = ids.data() + used;
-  // A few pieces are looked for before any is read: their slots come from memory at the same time.
-  constexpr std::size_t kAhead = 32;
-  std::array<ShortKey, kAhead> keys;
-  std::array<std::uint64_t, kAhead> hashes;
-  for (std::size_t from = 0; from < count; from += kAhead) {
-    const std::size_t some = std::min(kAhead, count - from);
-    std::size_t begin = at;
-    for (std::size_t i = 0; i < some; ++i) {
-      const std::size_t end = ends[from + i];
-      // The key of a long piece is that of its beginning, and not used.
-      keys[i] = ShortKey::of(text, begin, std::min(end - begin, kShort));
-      hashes[i] = keys[i].hash();
-      __builtin_prefetch(pair_of(hashes[i]));
-      begin = end;
-    }
-    for (std::size_t i = 0; i < some; ++i) {
-      const std::size_t end = ends[from + i];
-      const std::string_view piece(text.data() + at, end - at);
-      at = end;
-      std::span<const std::int32_t> many;
-      if (piece.size() <= kShort) [[likely]] {
-        const Slot& slot = find(keys[i], hashes[i], piece);
-        if (slot.count <= kInline) [[likely]] {
-          std::memcpy(out, slot.ids, sizeof slot.ids);
-          out += slot.count;
-          continue;
-        }
-        many = ids_of(slot);
-      } else {
-        many = find_long(piece);
+  const auto fetch = [this](std::size_t i) { __builtin_prefetch(pair_of(hashes_[i])); };
+  for (std::size_t i = 0; i < std::min(kAhead, ends.size()); ++i) {
+    fetch(i);
+  }
+  for (std::size_t i = 0; i < ends.size(); ++i) {
+    fetch(std::min(i + kAhead, ends.size() - 1));
+    const std::string_view piece(text.data() + at, ends[i] - at);
+    at = ends[i];
+    std::span<const std::int32_t> many;
+    if (piece.size() <= kShort) [[likely]] {
+      const Slot& slot = find(keys_[i], hashes_[i], piece);
+      if (slot.count <= kInline) [[likely]] {
+        std::memcpy(out, slot.ids, sizeof slot.ids);
+        out += slot.count;
+        continue;
       }
-      used = static_cast<std::size_t>(out - ids.data());
-      ids.resize(std::max(ids.size(), used + many.size() + kInline * (count - from - i)));
-      out = std::copy(many.begin(), many.end(), ids.data() + used);
+      many = ids_of(slot);
+    } else {
+      many = find_long(piece);
     }
+    used = static_cast<std::size_t>(out - ids.data());
+    ids.resize(std::max(ids.size(), used + many.size() + kInline * (ends.size() - i)));
+    out = std::copy(many.begin(), many.end(), ids.data() + used);
   }
   ids.resize(static_cast<std::size_t>(out - ids.data()));
 }
@@ -114,27 +148,61 @@ void PieceCache::place(Slot* pair, const Slot& slot) {
   pair[0] = slot;
 }
 
+// `fresh`: which pieces of the batch.  Those that are long, or of many symbols, are left to append().
+void PieceCache::add_together(std::string_view text, std::span<const std::uint32_t> ends,
+                              std::span<const std::uint32_t> fresh) {
+  std::array<std::string_view, kTogether> pieces;
+  std::array<std::uint32_t, kTogether> places;
+  for (std::size_t i = 0; i < fresh.size();) {
+    std::size_t some = 0;
+    for (; i < fresh.size() && some < kTogether; ++i) {
+      const std::uint32_t place = fresh[i];
+      const std::size_t length = keys_[place].length();
+      const std::size_t end = ends[place];
+      if (place == 0 ? length < kShort : end - ends[place - 1] == length) {
+        places[some] = place;
+        pieces[some] = spell(text.substr(end - length, length), together_spelled_[some]);
+        ++some;
+      }
+    }
+    model_.encode({pieces.data(), some}, {together_.data(), some});
+    for (std::size_t j = 0; j < some; ++j) {
+      if (const std::span<const std::int32_t> ids = together_[j].symbols(); !ids.empty()) {
+        keep(keys_[places[j]], hashes_[places[j]], ids);
+      }
+    }
+  }
+}
+
 [[gnu::noinline]] const PieceCache::Slot& PieceCache::add(const ShortKey& key, std::uint64_t hash,
                                                           std::string_view piece) {
   merge(piece);
+  return keep(key, hash, merged_);
+}
+
+const PieceCache::Slot& PieceCache::keep(const ShortKey& key, std::uint64_t hash, std::span<const std::int32_t> ids) {
   if (added_ * 2 >= slot_count_ && slot_count_ < kMostSlots) {
     grow();
   }
-  if (spilled_.size() + merged_.size() > kMostSpilled) {
+  if (spilled_.size() + ids.size() > kMostSpilled) {
     spilled_.clear();
     std::memset(memory_.get(), 0, slot_count_ * sizeof(Slot));
     added_ = 0;
   }
-  Slot slot{key, {}, static_cast<std::uint32_t>(merged_.size())};
-  if (merged_.size() <= kInline) {
-    std::copy(merged_.begin(), merged_.end(), slot.ids);
+  Slot slot{key, {}, static_cast<std::uint32_t>(ids.size())};
+  if (ids.size() <= kInline) {
+    std::copy(ids.begin(), ids.end(), slot.ids);
   } else {
     slot.ids[0] = static_cast<std::int32_t>(spilled_.size());
-    spilled_.insert(spilled_.end(), merged_.begin(), merged_.end());
+    spilled_.insert(spilled_.end(), ids.begin(), ids.end());
   }
   Slot* pair = pair_of(hash);
-  place(pair, slot);
-  ++added_;
+  if (pair[0].key == key) {
+    pair[0] = slot;
+  } else {
+    place(pair, slot);
+    ++added_;
+  }
   return *pair;
 }
 
@@ -157,20 +225,25 @@ void PieceCache::grow() {
   }
 }
 
+// A piece as the model spells it.
+std::string_view PieceCache::spell(std::string_view piece, std::string& room) const {
+  if (spaces_ == Spaces::kSpelled || piece.find(' ') == std::string_view::npos) {
+    return piece;
+  }
+  room.clear();
+  for (const char byte : piece) {
+    if (byte == ' ') {
+      room.append(kSpaceSymbol);
+    } else {
+      room += byte;
+    }
+  }
+  return room;
+}
+
 void PieceCache::merge(std::string_view piece) {
   merged_.clear();
-  if (spaces_ == Spaces::kPlain && piece.find(' ') != std::string_view::npos) {
-    spelled_.clear();
-    for (const char byte : piece) {
-      if (byte == ' ') {
-        spelled_.append(kSpaceSymbol);
-      } else {
-        spelled_ += byte;
-      }
-    }
-    piece = spelled_;
-  }
-  model_.encode(piece, merged_);
+  model_.encode(spell(piece, spelled_), merged_);
 }
 
 std::span<const std::int32_t> PieceCache::find_long(std::string_view piece) {

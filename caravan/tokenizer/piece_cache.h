@@ -1,6 +1,7 @@
 // Pieces that have been merged, and their ids: words come again.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -36,7 +37,10 @@ class PieceCache {
 
  private:
   static constexpr std::size_t kShort = ShortKey::kMost;
-  static constexpr std::size_t kInline = 3;  // ids that fit a slot
+  static constexpr std::size_t kBatch = 768;    // pieces whose new ones are merged together
+  static constexpr std::size_t kAhead = 32;     // slots that come from memory at a time
+  static constexpr std::size_t kTogether = 24;  // pieces that are merged at a time
+  static constexpr std::size_t kInline = 3;     // ids that fit a slot
 
   // More than kInline ids lie in spilled_, at the place ids[0].
   struct Slot {
@@ -56,6 +60,12 @@ class PieceCache {
   void make_slots(std::size_t count);
   const Slot& find(const ShortKey& key, std::uint64_t hash, std::string_view piece);
   const Slot& add(const ShortKey& key, std::uint64_t hash, std::string_view piece);
+  const Slot& keep(const ShortKey& key, std::uint64_t hash, std::span<const std::int32_t> ids);
+  void look_ahead(std::string_view text, std::size_t at, std::span<const std::uint32_t> ends, bool may_be_new);
+  void append(std::string_view text, std::size_t at, std::span<const std::uint32_t> ends,
+              std::vector<std::int32_t>& ids);
+  void add_together(std::string_view text, std::span<const std::uint32_t> ends, std::span<const std::uint32_t> fresh);
+  std::string_view spell(std::string_view piece, std::string& room) const;
   static void place(Slot* pair, const Slot& slot);
   void grow();
   std::span<const std::int32_t> ids_of(const Slot& slot) const;
@@ -75,6 +85,12 @@ class PieceCache {
   std::vector<std::int32_t> spilled_;
   std::vector<std::int32_t> merged_;
   std::string spelled_;
+  // Of the batch at hand.
+  std::array<ShortKey, kBatch> keys_;
+  std::array<std::uint64_t, kBatch> hashes_;
+  std::size_t added_before_ = 0;
+  std::array<ShortMerges, kTogether> together_;
+  std::array<std::string, kTogether> together_spelled_;
 
   std::vector<LongSlot> long_slots_;
   std::size_t long_used_ = 0;

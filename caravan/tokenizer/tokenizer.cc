@@ -128,7 +128,7 @@ bool Tokenizer::Table::has_plain_spaces() const {
 }
 
 void Tokenizer::Table::finish(const std::string& source) {
-  model.index_words();
+  model.index();
   spaced = pieces ? pieces->has_plain_spaces() : has_plain_spaces();
   if (decoder.kind == DecodeRules::Kind::kBytes) {
     return;

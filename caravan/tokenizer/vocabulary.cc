@@ -170,11 +170,7 @@ void VocabularyBuilder::add_merge(std::string_view left, std::string_view right)
   }
   const std::int32_t left_id = merged_id(left);
   const std::int32_t right_id = merged_id(right);
-  table_.model.merges.prefetch(left_id, right_id);
-  waiting_[waiting_count_++] = {left_id, right_id, {rank_, id_of_both(left, right)}};
-  if (waiting_count_ == waiting_.size()) {
-    put_waiting();
-  }
+  table_.model.merges.put(left_id, right_id, {rank_, id_of_both(left, right)});
   if (cuts_) {
     const std::string both = std::string(left).append(right);
     merges_over_space_ = merges_over_space_ || holds_inner_space(both);
@@ -184,15 +180,7 @@ void VocabularyBuilder::add_merge(std::string_view left, std::string_view right)
   ++rank_;
 }
 
-void VocabularyBuilder::put_waiting() {
-  for (std::size_t i = 0; i < waiting_count_; ++i) {
-    table_.model.merges.put(waiting_[i].left, waiting_[i].right, waiting_[i].merge);
-  }
-  waiting_count_ = 0;
-}
-
 void VocabularyBuilder::finish_merges() {
-  put_waiting();
   BpeModel& model = table_.model;
   if (table_.byte_level()) {
     return;

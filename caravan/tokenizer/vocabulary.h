@@ -2,7 +2,6 @@
 // are there.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -80,7 +79,6 @@ class VocabularyBuilder {
  private:
   [[noreturn]] void broken(const std::string& what) const;
   std::int32_t merged_id(std::string_view token) const;
-  void put_waiting();
   std::int32_t id_of_both(std::string_view left, std::string_view right);
 
   Tokenizer::Table& table_;
@@ -88,14 +86,6 @@ class VocabularyBuilder {
   SpellingTable ids_;
   std::size_t last_merged_ = 0;  // place in ids_
   std::string both_;
-  // Merges whose places in the table come from memory meanwhile.
-  struct Waiting {
-    std::int32_t left = -1;
-    std::int32_t right = -1;
-    MergeTable::Merge merge;
-  };
-  std::array<Waiting, 16> waiting_;
-  std::size_t waiting_count_ = 0;
   std::uint32_t rank_ = 0;
   bool merges_over_space_ = false;
   std::unordered_set<std::int32_t> merged_;  // ids that are half of a merge

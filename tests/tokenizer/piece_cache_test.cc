@@ -111,34 +111,40 @@ TEST(PieceCache, EveryTokenThatIsAWordIsMergedIntoItselfOrNot) {
   }
 }
 
-// Vocabularies that no trainer makes: a token that its own bytes are not merged into, and one that is made in two ways.
-TEST(PieceCache, AWordIsATokenOnlyWhereMergesSaySo) {
-  BpeModel model;
-  const std::vector<std::string> tokens = {"a", "b", "c", "d", "bc", "ab", "cd", "abcd", "abc"};
-  model.byte_ids.fill(-1);
-  for (std::size_t i = 0; i < tokens.size(); ++i) {
-    model.tokens.put(static_cast<std::int32_t>(i), tokens[i], /*searchable=*/true);
-    if (i < 4) {
-      model.byte_ids[static_cast<unsigned char>(tokens[i][0])] = static_cast<std::int32_t>(i);
+// Pairs of one rank that become different tokens, as equal scores of SentencePiece make them: the leftmost goes first.
+TEST(PieceCache, EqualRanksGoFromTheLeft) {
+  for (const std::int32_t second : {4, 5}) {  // 4: both pairs become the same, so that rank and pair share a word
+    BpeModel model;
+    const std::vector<std::string> tokens = {"a", "b", "c", "d", "ab", "bc", "abc"};
+    model.byte_ids.fill(3);
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
+      model.tokens.put(static_cast<std::int32_t>(i), tokens[i], /*searchable=*/true);
+      if (i < 4) {
+        model.byte_ids[static_cast<unsigned char>(tokens[i][0])] = static_cast<std::int32_t>(i);
+      }
+    }
+    model.merges.put(0, 1, {0, 4});
+    model.merges.put(1, 2, {0, second});
+    model.merges.put(4, 2, {1, 6});
+    model.merges.put(0, 0, {7, 1});
+    model.merges.put(0, 0, {3, 1});  // again: this one counts
+    model.tokens.index();
+    model.index();
+    EXPECT_EQ(model.merges.find(0, 0).rank, 3U);
+    EXPECT_EQ(model.merges.find(1, 2).id, second);
+    EXPECT_EQ(model.merges.find(2, 1).id, -1);
+    EXPECT_EQ(model.merges.find(-2, 1).id, -1);
+    EXPECT_EQ(model.merges.find(1, 700).rank, MergeTable::kNoRank);
+    PieceCache cache(model);
+    for (const char* word : {"abc", "bcab", "abcabc", "bca", "aab", "dabcd", "abcabcabcabcabcabcabcabc"}) {
+      Ids found;
+      model.encode(word, found);
+      EXPECT_EQ(found, merged(model, word)) << word;
+      found.clear();
+      cache.encode(word, found);
+      EXPECT_EQ(found, merged(model, word)) << word;
     }
   }
-  model.merges.put(1, 2, {0, 4});  // bc before ab and cd, so that abcd is never made of these
-  model.merges.put(0, 1, {1, 5});
-  model.merges.put(2, 3, {2, 6});
-  model.merges.put(5, 6, {3, 7});
-  model.merges.put(5, 2, {4, 8});  // abc of ab and c, which never meet
-  model.tokens.index();
-  model.index_words();
-  for (const char* word : {"abcd", "abc", "ab", "bc", "cd", "dcba", "abab"}) {
-    Ids found;
-    model.encode(word, found);
-    EXPECT_EQ(found, merged(model, word)) << word;
-  }
-  model.merges.put(0, 4, {5, 8});  // and of a and bc: two ways
-  model.index_words();
-  Ids found;
-  model.encode("abc", found);
-  EXPECT_EQ(found, Ids{8});
 }
 
 // Cuts that PairCuts finds leave the ids of the whole.
