@@ -83,7 +83,10 @@ void PieceCache::look_ahead(std::string_view text, std::size_t at, std::span<con
     for (; checked < end; ++checked) {
       fresh[count] = static_cast<std::uint32_t>(checked);
       const Slot* pair = pair_of(hashes_[checked]);
-      count += (pair[0].key.differs(keys_[checked]) != 0) & (pair[1].key.differs(keys_[checked]) != 0);
+      // No branch: whether a piece is new cannot be foreseen.
+      const std::size_t not_first = pair[0].key.differs(keys_[checked]) != 0 ? 1 : 0;
+      const std::size_t not_second = pair[1].key.differs(keys_[checked]) != 0 ? 1 : 0;
+      count += not_first & not_second;
     }
   };
   for (std::size_t i = 0; i < ends.size();) {
