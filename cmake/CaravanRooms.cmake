@@ -21,10 +21,11 @@ find_package(OpenMP REQUIRED COMPONENTS CXX)
 
 # What everything in this tree is compiled with.  No flag here raises the instruction set: that is for ops/cpu alone.
 add_library(caravan_options INTERFACE)
-target_compile_options(caravan_options INTERFACE -Wall -Wextra $<$<BOOL:${CARAVAN_WERROR}>:-Werror>)
+target_compile_options(caravan_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra>
+                                                     $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<BOOL:${CARAVAN_WERROR}>>:-Werror>)
 if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
   # g++ 12 takes `"literal" + string` for an overlapping copy (GCC bug 105651, mended in 13).
-  target_compile_options(caravan_options INTERFACE -Wno-restrict)
+  target_compile_options(caravan_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict>)
 endif()
 if(CARAVAN_SANITIZE)
   target_compile_options(caravan_options INTERFACE -fsanitize=${CARAVAN_SANITIZE} -fno-sanitize-recover=undefined

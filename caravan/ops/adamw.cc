@@ -26,7 +26,8 @@ void adamw(Context& ctx, const Tensor& master, const Tensor& m, const Tensor& v,
   if (master.elements() == 0) {
     return;
   }
-  dispatch_all<AdamWArgs>(ctx, "adamw", cpu::adamw_list(), ref::adamw_list(), {master, m, v, gradient, settings});
+  dispatch_all<AdamWArgs>(ctx, "adamw", cpu::adamw_list(), cuda::adamw_list(), ref::adamw_list(),
+                          {master, m, v, gradient, settings});
 }
 
 void add_sum_of_squares(Context& ctx, const Tensor& sum, const Tensor& x) {
@@ -38,8 +39,8 @@ void add_sum_of_squares(Context& ctx, const Tensor& sum, const Tensor& x) {
   if (x.elements() == 0) {
     return;
   }
-  dispatch_all<SumOfSquaresArgs>(ctx, "add_sum_of_squares", cpu::sum_of_squares_list(), ref::sum_of_squares_list(),
-                                 {sum, x});
+  dispatch_all<SumOfSquaresArgs>(ctx, "add_sum_of_squares", cpu::sum_of_squares_list(), cuda::sum_of_squares_list(),
+                                 ref::sum_of_squares_list(), {sum, x});
 }
 
 }  // namespace caravan::ops

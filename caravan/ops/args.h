@@ -174,6 +174,38 @@ ImplementationList<SumWordsArgs> sum_words_list();
 std::int64_t plans_made(const PlanCache& plans);
 }  // namespace cpu
 
+// What ops/cuda offers; empty in a build without CUDA.
+namespace cuda {
+ImplementationList<LinearArgs> linear_list();
+ImplementationList<RmsNormArgs> rms_norm_list();
+ImplementationList<RopeTablesArgs> rope_tables_list();
+ImplementationList<RopeArgs> rope_list();
+ImplementationList<AttentionArgs> attention_list();
+ImplementationList<SwigluArgs> swiglu_list();
+ImplementationList<EmbeddingArgs> embedding_list();
+ImplementationList<LossHeadArgs> loss_head_list();
+ImplementationList<LinearInputGradArgs> linear_input_grad_list();
+ImplementationList<LinearWeightGradArgs> linear_weight_grad_list();
+ImplementationList<BiasGradArgs> bias_grad_list();
+ImplementationList<RmsNormInputGradArgs> rms_norm_input_grad_list();
+ImplementationList<RmsNormWeightGradArgs> rms_norm_weight_grad_list();
+ImplementationList<AttentionGradArgs> attention_grad_list();
+ImplementationList<SwigluGradArgs> swiglu_grad_list();
+ImplementationList<EmbeddingWeightGradArgs> embedding_weight_grad_list();
+ImplementationList<LossHeadGradArgs> loss_head_grad_list();
+ImplementationList<AddArgs> add_list();
+ImplementationList<ConvertArgs> convert_list();
+ImplementationList<ZeroArgs> zero_list();
+ImplementationList<AdamWArgs> adamw_list();
+ImplementationList<SumOfSquaresArgs> sum_of_squares_list();
+ImplementationList<SumWordsArgs> sum_words_list();
+// Throws UnsupportedError in a build without CUDA.
+void require_built();
+void synchronize(Context& ctx);
+// How many plans of cuBLASLt and cuDNN the state has made since it was new.
+std::int64_t plans_made(const CudaState& state);
+}  // namespace cuda
+
 // The oracle: one implementation an op, named "ref", for every dtype of the contract.
 namespace ref {
 ImplementationList<LinearArgs> linear_list();
@@ -204,11 +236,12 @@ ImplementationList<SumWordsArgs> sum_words_list();
 // What a gradient without terms is: zeros when storing, and nothing to do when adding.
 void zero_when_storing(Context& ctx, const Tensor& gradient, Accumulate accumulate);
 
-// dispatch() over the cpu list and then the ref list.
+// dispatch() over the backends' lists, the ref list at the end.
 template <typename Args>
-void dispatch_all(Context& ctx, const char* op, ImplementationList<Args> cpu_list, ImplementationList<Args> ref_list,
-                  const Args& args) {
+void dispatch_all(Context& ctx, const char* op, ImplementationList<Args> cpu_list, ImplementationList<Args> cuda_list,
+                  ImplementationList<Args> ref_list, const Args& args) {
   std::vector<Implementation<Args>> all(cpu_list.begin(), cpu_list.end());
+  all.insert(all.end(), cuda_list.begin(), cuda_list.end());
   all.insert(all.end(), ref_list.begin(), ref_list.end());
   dispatch<Args>(ctx, op, all, args);
 }

@@ -54,7 +54,7 @@ void attention(Context& ctx, const Tensor& out, const Tensor& lse, const Tensor&
   if (query.rows() == 0) {
     return;
   }
-  dispatch_all<AttentionArgs>(ctx, "attention", cpu::attention_list(), ref::attention_list(),
+  dispatch_all<AttentionArgs>(ctx, "attention", cpu::attention_list(), cuda::attention_list(), ref::attention_list(),
                               {out, lse, query, key, value, heads, &ranges, scale});
 }
 
@@ -89,7 +89,8 @@ void attention_grad(Context& ctx, const Tensor& d_query, const Tensor& d_key, co
     zero(ctx, d_value);
     return;
   }
-  dispatch_all<AttentionGradArgs>(ctx, "attention_grad", cpu::attention_grad_list(), ref::attention_grad_list(),
+  dispatch_all<AttentionGradArgs>(ctx, "attention_grad", cpu::attention_grad_list(), cuda::attention_grad_list(),
+                                  ref::attention_grad_list(),
                                   {d_query, d_key, d_value, d_out, query, key, value, out, lse, heads, &ranges, scale});
 }
 

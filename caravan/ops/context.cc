@@ -38,15 +38,23 @@ class ChoicePrinter {
   std::shared_ptr<Seen> seen_ = std::make_shared<Seen>();
 };
 
-bool explain_wanted() {
-  const char* value = std::getenv("CARAVAN_EXPLAIN");
+bool wanted(const char* variable) {
+  const char* value = std::getenv(variable);
   return value != nullptr && std::string_view(value) == "1";
 }
 
 }  // namespace
 
 const char* to_string(Backend backend) {
-  return backend == Backend::kRef ? "ref" : "cpu";
+  switch (backend) {
+    case Backend::kCpu:
+      return "cpu";
+    case Backend::kRef:
+      return "ref";
+    case Backend::kCuda:
+      return "cuda";
+  }
+  return "unknown";
 }
 
 Context make_context(const ContextOptions& options) {
@@ -58,15 +66,28 @@ Context make_context(const ContextOptions& options) {
   // First, because it asks for AMX tiles and the permission covers only threads that start later.
   ctx.isa = usable_isa();
   ctx.threads = options.threads == 0 ? usable_cores() : options.threads;
-  ctx.allocator = options.dry_run ? Allocator::meta(options.memory_capacity) : Allocator::host(options.memory_capacity);
-  if (explain_wanted()) {
+  if (options.backend == Backend::kCuda) {
+    cuda::require_built();
+    ctx.synchronous = wanted("CARAVAN_SYNC");
+  }
+  ctx.allocator = options.dry_run                     ? Allocator::meta(options.memory_capacity)
+                  : options.backend == Backend::kCuda ? Allocator::cuda(options.cuda_device, options.memory_capacity)
+                                                      : Allocator::host(options.memory_capacity);
+  if (wanted("CARAVAN_EXPLAIN")) {
     ctx.on_choice = ChoicePrinter();
   }
   return ctx;
 }
 
 std::int64_t plans_made(const Context& ctx) {
-  return ctx.plans == nullptr ? 0 : cpu::plans_made(*ctx.plans);
+  return (ctx.plans == nullptr ? 0 : cpu::plans_made(*ctx.plans)) +
+         (ctx.cuda == nullptr ? 0 : cuda::plans_made(*ctx.cuda));
+}
+
+void synchronize(Context& ctx) {
+  if (ctx.allocator->device().kind == DeviceKind::kCuda) {
+    cuda::synchronize(ctx);
+  }
 }
 
 }  // namespace caravan::ops

@@ -13,11 +13,12 @@
 namespace caravan::ops {
 
 enum class Backend {
-  kCpu,  // oneDNN and SIMD kernels; what they do not cover falls through to the reference
-  kRef,  // plain loops with double arithmetic: the oracle
+  kCpu,   // oneDNN and SIMD kernels; what they do not cover falls through to the reference
+  kRef,   // plain loops with double arithmetic: the oracle
+  kCuda,  // cuBLASLt, cuDNN and kernels of ours on an NVIDIA GPU, in every dtype; nothing falls through
 };
 
-// "cpu", "ref"
+// "cpu", "ref", "cuda"
 const char* to_string(Backend backend);
 
 // Whether an op writes its result or adds it to what stands there.
@@ -40,6 +41,9 @@ struct Timing {
 // Plans and primitives of a backend, made once and kept: an implementation detail of ops/cpu.
 class PlanCache;
 
+// Handles, plans and small device buffers of ops/cuda, made when a context first needs them.
+class CudaState;
+
 // One context serves one thread at a time.  Two contexts share nothing, so two models in two threads compute what each
 // computes alone.
 struct Context {
@@ -51,6 +55,8 @@ struct Context {
   // AVX512_BF16 on any machine.
   bool emulate_bf16_pairs = false;
   std::shared_ptr<PlanCache> plans;              // null until the first plan is made
+  std::shared_ptr<CudaState> cuda;               // null until ops/cuda first needs it
+  bool synchronous = false;                      // CUDA: wait after each op, so that an error names the op that made it
   std::function<void(const Choice&)> on_choice;  // called once a dispatch when set
   // Called after a dispatch when set: not in a dry run, and not for what an op dispatches itself, which is its own time.
   std::function<void(const Timing&)> on_timed;
@@ -65,12 +71,17 @@ struct ContextOptions {
   Backend backend = Backend::kCpu;
   bool dry_run = false;
   int threads = 0;                   // 0: usable_cores()
-  std::int64_t memory_capacity = 0;  // 0: usable_memory()
+  std::int64_t memory_capacity = 0;  // 0: usable_memory(), or what the GPU has free
+  int cuda_device = 0;               // of Backend::kCuda
 };
 
 // A context on this machine: usable_isa(), an allocator of its own, and, when CARAVAN_EXPLAIN=1 is set, choices printed
-// to stderr (each distinct one once).  Throws as usable_isa() and Allocator::host() do.
+// to stderr (each distinct one once).  CARAVAN_SYNC=1 makes a CUDA context synchronous.  Throws as usable_isa(),
+// Allocator::host() and Allocator::cuda() do.  A dry run of Backend::kCuda needs no GPU and a build with CUDA.
 Context make_context(const ContextOptions& options = {});
+
+// Waits until the context's device has done all it was asked.  Throws Error with CUDA's words when something failed.
+void synchronize(Context& ctx);
 
 // How many plans (library primitives, packed layouts) this context has made so far: constant after warm-up.
 std::int64_t plans_made(const Context& ctx);

@@ -31,6 +31,14 @@ void CallTimer::done() {
   listener_({op_, seconds(ready_ - begin_), seconds(Clock::now() - ready_)});
 }
 
+void finish(Context& ctx, const char* op, const char* implementation) {
+  try {
+    synchronize(ctx);
+  } catch (const Error& error) {
+    throw Error(fmt::format("{} ({}): {}", op, implementation, error.what()));
+  }
+}
+
 void throw_no_implementation(const Context& ctx, const char* op, const std::vector<std::string>& refusals) {
   throw Error(fmt::format(
       "{}: no implementation of backend {} at {} takes this call ({}); this is a bug of Caravan", op,

@@ -56,6 +56,9 @@ class CallTimer {
   Clock::time_point ready_;
 };
 
+// synchronize(), whose error names the op.
+void finish(Context& ctx, const char* op, const char* implementation);
+
 // Throws when no implementation is left: a bug of the list.
 [[noreturn]] void throw_no_implementation(const Context& ctx, const char* op, const std::vector<std::string>& refusals);
 
@@ -65,7 +68,7 @@ void dispatch(Context& ctx, const char* op, std::span<const Implementation<Args>
   const bool explain = static_cast<bool>(ctx.on_choice);
   for (const Implementation<Args>& one : list) {
     const char* reason = nullptr;
-    if (one.backend != Backend::kRef && one.backend != ctx.backend) {
+    if (one.backend != ctx.backend && (one.backend != Backend::kRef || ctx.backend == Backend::kCuda)) {
       reason = "another backend was asked for";
     } else if (one.min_isa > ctx.isa) {
       reason = "the processor or CARAVAN_MAX_ISA is below its level";
@@ -95,9 +98,13 @@ void dispatch(Context& ctx, const char* op, std::span<const Implementation<Args>
     }
     if (!ctx.dry_run()) {
       if (timer) {
+        synchronize(ctx);
         timer->ready();
       }
       one.run(ctx, args, workspace.defined() ? workspace.address() : nullptr);
+      if (timer || ctx.synchronous) {
+        finish(ctx, op, one.name);
+      }
       if (timer) {
         timer->done();
       }

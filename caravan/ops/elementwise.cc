@@ -15,7 +15,7 @@ void add(Context& ctx, const Tensor& y, const Tensor& a, const Tensor& b) {
   if (y.elements() == 0) {
     return;
   }
-  dispatch_all<AddArgs>(ctx, "add", cpu::add_list(), ref::add_list(), {y, a, b});
+  dispatch_all<AddArgs>(ctx, "add", cpu::add_list(), cuda::add_list(), ref::add_list(), {y, a, b});
 }
 
 void convert(Context& ctx, const Tensor& y, const Tensor& x) {
@@ -27,7 +27,7 @@ void convert(Context& ctx, const Tensor& y, const Tensor& x) {
   if (y.elements() == 0) {
     return;
   }
-  dispatch_all<ConvertArgs>(ctx, "convert", cpu::convert_list(), ref::convert_list(), {y, x});
+  dispatch_all<ConvertArgs>(ctx, "convert", cpu::convert_list(), cuda::convert_list(), ref::convert_list(), {y, x});
 }
 
 void zero(Context& ctx, const Tensor& y) {
@@ -36,7 +36,7 @@ void zero(Context& ctx, const Tensor& y) {
   if (y.elements() == 0) {
     return;
   }
-  dispatch_all<ZeroArgs>(ctx, "zero", cpu::zero_list(), ref::zero_list(), {y});
+  dispatch_all<ZeroArgs>(ctx, "zero", cpu::zero_list(), cuda::zero_list(), ref::zero_list(), {y});
 }
 
 void zero_when_storing(Context& ctx, const Tensor& gradient, Accumulate accumulate) {

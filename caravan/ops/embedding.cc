@@ -19,7 +19,8 @@ void embedding(Context& ctx, const Tensor& y, const Weight& table, const Tensor&
   if (y.elements() == 0) {
     return;
   }
-  dispatch_all<EmbeddingArgs>(ctx, "embedding", cpu::embedding_list(), ref::embedding_list(), {y, table, ids});
+  dispatch_all<EmbeddingArgs>(ctx, "embedding", cpu::embedding_list(), cuda::embedding_list(), ref::embedding_list(),
+                              {y, table, ids});
 }
 
 void embedding(Context& ctx, const Tensor& y, const Tensor& table, const Tensor& ids) {
@@ -40,7 +41,8 @@ void embedding_weight_grad(Context& ctx, const Tensor& d_table, const Tensor& dy
     return;
   }
   dispatch_all<EmbeddingWeightGradArgs>(ctx, "embedding_weight_grad", cpu::embedding_weight_grad_list(),
-                                        ref::embedding_weight_grad_list(), {d_table, dy, ids, skipped_id});
+                                        cuda::embedding_weight_grad_list(), ref::embedding_weight_grad_list(),
+                                        {d_table, dy, ids, skipped_id});
 }
 
 }  // namespace caravan::ops

@@ -40,7 +40,7 @@ void linear(Context& ctx, const Tensor& y, const Tensor& x, const Weight& w, con
   if (y.elements() == 0) {
     return;
   }
-  dispatch_all<LinearArgs>(ctx, "linear", cpu::linear_list(), ref::linear_list(),
+  dispatch_all<LinearArgs>(ctx, "linear", cpu::linear_list(), cuda::linear_list(), ref::linear_list(),
                            {y, x, read_by(ctx, w), bias, residual});
 }
 
@@ -58,7 +58,8 @@ void linear_input_grad(Context& ctx, const Tensor& dx, const Tensor& dy, const W
     return;
   }
   dispatch_all<LinearInputGradArgs>(ctx, "linear_input_grad", cpu::linear_input_grad_list(),
-                                    ref::linear_input_grad_list(), {dx, dy, read_by(ctx, w), accumulate});
+                                    cuda::linear_input_grad_list(), ref::linear_input_grad_list(),
+                                    {dx, dy, read_by(ctx, w), accumulate});
 }
 
 void linear_weight_grad(Context& ctx, const Tensor& dw, const Tensor& dy, const Tensor& x, Accumulate accumulate) {
@@ -74,7 +75,8 @@ void linear_weight_grad(Context& ctx, const Tensor& dw, const Tensor& dy, const 
     return;
   }
   dispatch_all<LinearWeightGradArgs>(ctx, "linear_weight_grad", cpu::linear_weight_grad_list(),
-                                     ref::linear_weight_grad_list(), {dw, dy, x, accumulate});
+                                     cuda::linear_weight_grad_list(), ref::linear_weight_grad_list(),
+                                     {dw, dy, x, accumulate});
 }
 
 void bias_grad(Context& ctx, const Tensor& db, const Tensor& dy, Accumulate accumulate) {
@@ -86,7 +88,8 @@ void bias_grad(Context& ctx, const Tensor& db, const Tensor& dy, Accumulate accu
     zero_when_storing(ctx, db, accumulate);
     return;
   }
-  dispatch_all<BiasGradArgs>(ctx, "bias_grad", cpu::bias_grad_list(), ref::bias_grad_list(), {db, dy, accumulate});
+  dispatch_all<BiasGradArgs>(ctx, "bias_grad", cpu::bias_grad_list(), cuda::bias_grad_list(), ref::bias_grad_list(),
+                             {db, dy, accumulate});
 }
 
 }  // namespace caravan::ops

@@ -30,7 +30,7 @@ void loss_head(Context& ctx, const Tensor& token_nll, const Tensor& hidden, cons
   if (hidden.rows() == 0) {
     return;
   }
-  dispatch_all<LossHeadArgs>(ctx, "loss_head", cpu::loss_head_list(), ref::loss_head_list(),
+  dispatch_all<LossHeadArgs>(ctx, "loss_head", cpu::loss_head_list(), cuda::loss_head_list(), ref::loss_head_list(),
                              {token_nll, hidden, w.with_plain(ctx), targets});
 }
 
@@ -55,7 +55,8 @@ void loss_head_with_grad(Context& ctx, const Tensor& token_nll, const Tensor& d_
   if (hidden.rows() == 0) {
     return;
   }
-  dispatch_all<LossHeadGradArgs>(ctx, "loss_head_with_grad", cpu::loss_head_grad_list(), ref::loss_head_grad_list(),
+  dispatch_all<LossHeadGradArgs>(ctx, "loss_head_with_grad", cpu::loss_head_grad_list(), cuda::loss_head_grad_list(),
+                                 ref::loss_head_grad_list(),
                                  {token_nll, d_hidden, dw, hidden, w.with_plain(ctx), targets, scale});
 }
 

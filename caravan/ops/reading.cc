@@ -16,7 +16,8 @@ void sum_words(Context& ctx, const Tensor& sum, const Tensor& x) {
     zero(ctx, sum);
     return;
   }
-  dispatch_all<SumWordsArgs>(ctx, "sum_words", cpu::sum_words_list(), ref::sum_words_list(), {sum, x});
+  dispatch_all<SumWordsArgs>(ctx, "sum_words", cpu::sum_words_list(), cuda::sum_words_list(), ref::sum_words_list(),
+                             {sum, x});
 }
 
 }  // namespace caravan::ops

@@ -24,7 +24,7 @@ void rms_norm(Context& ctx, const Tensor& y, const Tensor& rstd, const Tensor& x
   if (tokens == 0) {
     return;
   }
-  dispatch_all<RmsNormArgs>(ctx, "rms_norm", cpu::rms_norm_list(), ref::rms_norm_list(),
+  dispatch_all<RmsNormArgs>(ctx, "rms_norm", cpu::rms_norm_list(), cuda::rms_norm_list(), ref::rms_norm_list(),
                             {y, rstd, x, w, eps, rounding});
 }
 
@@ -49,7 +49,8 @@ void rms_norm_input_grad(Context& ctx, const Tensor& dx, const Tensor& dy, const
     return;
   }
   dispatch_all<RmsNormInputGradArgs>(ctx, "rms_norm_input_grad", cpu::rms_norm_input_grad_list(),
-                                     ref::rms_norm_input_grad_list(), {dx, dy, x, rstd, w, accumulate});
+                                     cuda::rms_norm_input_grad_list(), ref::rms_norm_input_grad_list(),
+                                     {dx, dy, x, rstd, w, accumulate});
 }
 
 void rms_norm_weight_grad(Context& ctx, const Tensor& dw, const Tensor& dy, const Tensor& x, const Tensor& rstd,
@@ -67,7 +68,8 @@ void rms_norm_weight_grad(Context& ctx, const Tensor& dw, const Tensor& dy, cons
     return;
   }
   dispatch_all<RmsNormWeightGradArgs>(ctx, "rms_norm_weight_grad", cpu::rms_norm_weight_grad_list(),
-                                      ref::rms_norm_weight_grad_list(), {dw, dy, x, rstd, rounding, accumulate});
+                                      cuda::rms_norm_weight_grad_list(), ref::rms_norm_weight_grad_list(),
+                                      {dw, dy, x, rstd, rounding, accumulate});
 }
 
 }  // namespace caravan::ops

@@ -33,7 +33,8 @@ void rope_tables(Context& ctx, const Tensor& cos, const Tensor& sin, const Tenso
   if (tokens == 0) {
     return;
   }
-  dispatch_all<RopeTablesArgs>(ctx, "rope_tables", cpu::rope_tables_list(), ref::rope_tables_list(),
+  dispatch_all<RopeTablesArgs>(ctx, "rope_tables", cpu::rope_tables_list(), cuda::rope_tables_list(),
+                               ref::rope_tables_list(),
                                {cos, sin, positions, frequencies, kind, attention_scaling, rounded_to});
 }
 
@@ -52,7 +53,8 @@ void rope(Context& ctx, const Tensor& y, const Tensor& x, const Tensor& cos, con
   if (y.elements() == 0) {
     return;
   }
-  dispatch_all<RopeArgs>(ctx, "rope", cpu::rope_list(), ref::rope_list(), {y, x, cos, sin, pairing, inverse});
+  dispatch_all<RopeArgs>(ctx, "rope", cpu::rope_list(), cuda::rope_list(), ref::rope_list(),
+                         {y, x, cos, sin, pairing, inverse});
 }
 
 }  // namespace caravan::ops

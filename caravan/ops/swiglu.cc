@@ -16,7 +16,7 @@ void swiglu(Context& ctx, const Tensor& y, const Tensor& gate_up) {
   if (y.elements() == 0) {
     return;
   }
-  dispatch_all<SwigluArgs>(ctx, "swiglu", cpu::swiglu_list(), ref::swiglu_list(), {y, gate_up});
+  dispatch_all<SwigluArgs>(ctx, "swiglu", cpu::swiglu_list(), cuda::swiglu_list(), ref::swiglu_list(), {y, gate_up});
 }
 
 void swiglu_grad(Context& ctx, const Tensor& d_gate_up, const Tensor& dy, const Tensor& gate_up) {
@@ -30,8 +30,8 @@ void swiglu_grad(Context& ctx, const Tensor& d_gate_up, const Tensor& dy, const 
   if (dy.elements() == 0) {
     return;
   }
-  dispatch_all<SwigluGradArgs>(ctx, "swiglu_grad", cpu::swiglu_grad_list(), ref::swiglu_grad_list(),
-                               {d_gate_up, dy, gate_up});
+  dispatch_all<SwigluGradArgs>(ctx, "swiglu_grad", cpu::swiglu_grad_list(), cuda::swiglu_grad_list(),
+                               ref::swiglu_grad_list(), {d_gate_up, dy, gate_up});
 }
 
 }  // namespace caravan::ops

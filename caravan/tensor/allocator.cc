@@ -12,6 +12,7 @@
 #include "caravan/base/error.h"
 #include "caravan/base/text.h"
 #include "caravan/base/threads.h"
+#include "caravan/tensor/cuda_memory.h"
 
 // Under AddressSanitizer free blocks are poisoned: an activation that is read after its last view has gone is reported,
 // as is a kernel that runs past its tensor.
@@ -112,10 +113,13 @@ std::string format_table(const MemoryUse& use) {
 }
 
 struct Allocator::State {
-  State(std::byte* slab, std::int64_t bytes, bool is_mapped)
-      : base(slab), mapped_bytes(is_mapped ? bytes : 0), offsets(bytes) {}
+  State(const Device& where, std::byte* slab, std::int64_t bytes)
+      : device(where), base(slab), mapped_bytes(where.kind == DeviceKind::kHost ? bytes : 0), offsets(bytes) {}
 
   ~State() {
+    if (device.kind == DeviceKind::kCuda) {
+      cuda_memory::release(device.index, base);
+    }
     if (mapped_bytes > 0) {
       ASAN_UNPOISON_MEMORY_REGION(base, static_cast<std::size_t>(touched));
       munmap(base, static_cast<std::size_t>(mapped_bytes));
@@ -162,6 +166,7 @@ struct Allocator::State {
     segments[static_cast<std::size_t>(segment)].live_bytes -= rounded;
   }
 
+  const Device device;
   std::byte* const base;
   const std::int64_t mapped_bytes;  // 0 for a slab that is not mapped memory of ours
   mutable std::mutex mutex;
@@ -171,8 +176,8 @@ struct Allocator::State {
   std::int64_t touched = 0;  // the largest end of any block ever: what may carry poison
 };
 
-Allocator::Allocator(Device device, std::byte* base, std::int64_t capacity, bool mapped)
-    : device_(device), state_(std::make_unique<State>(base, capacity, mapped)) {}
+Allocator::Allocator(Device device, std::byte* base, std::int64_t capacity)
+    : device_(device), state_(std::make_unique<State>(device, base, capacity)) {}
 
 Allocator::~Allocator() = default;
 
@@ -195,7 +200,7 @@ std::shared_ptr<Allocator> Allocator::host(std::int64_t capacity) {
                     grouped(bytes)));
   }
   try {
-    return std::shared_ptr<Allocator>(new Allocator({DeviceKind::kHost, 0}, base, bytes, /*mapped=*/true));
+    return std::shared_ptr<Allocator>(new Allocator({DeviceKind::kHost, 0}, base, bytes));
   } catch (const std::bad_alloc&) {
     munmap(base, static_cast<std::size_t>(bytes));
     throw;
@@ -207,7 +212,30 @@ std::shared_ptr<Allocator> Allocator::meta(std::int64_t capacity) {
     throw ShapeError(fmt::format("a meta allocator cannot have a capacity of {} bytes", capacity));
   }
   return std::shared_ptr<Allocator>(new Allocator({DeviceKind::kMeta, 0}, reinterpret_cast<std::byte*>(kMetaBase),
-                                                  capacity > 0 ? capacity : kMetaCapacity, /*mapped=*/false));
+                                                  capacity > 0 ? capacity : kMetaCapacity));
+}
+
+std::shared_ptr<Allocator> Allocator::cuda(int index, std::int64_t capacity) {
+  if (capacity < 0) {
+    throw ShapeError(fmt::format("an allocator cannot have a capacity of {} bytes", capacity));
+  }
+  // For what cuBLAS, cuDNN and the driver load when they are first used.
+  constexpr std::int64_t kReserve = std::int64_t{3} << 29;
+  const std::int64_t free = cuda_memory::free_bytes(index);
+  const std::int64_t bytes = rounded_up(capacity > 0 ? capacity : free - kReserve);
+  std::byte* base = bytes < kSmallestSlab && capacity == 0 ? nullptr : cuda_memory::reserve(index, bytes);
+  if (base == nullptr) {
+    throw OutOfMemoryError(fmt::format(
+        "cuda:{} has {} bytes free, of which {} are kept for its libraries, and {} were asked for; end other "
+        "programs that use it, or choose another device",
+        index, grouped(free), grouped(kReserve), grouped(std::max<std::int64_t>(bytes, 0))));
+  }
+  try {
+    return std::shared_ptr<Allocator>(new Allocator({DeviceKind::kCuda, index}, base, bytes));
+  } catch (const std::bad_alloc&) {
+    cuda_memory::release(index, base);
+    throw;
+  }
 }
 
 Tensor Allocator::allocate(DType dtype, const Shape& shape, Segment segment) {

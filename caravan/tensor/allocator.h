@@ -2,7 +2,7 @@
 //
 // An OffsetAllocator is arithmetic on [0, capacity): the same sequence of calls gives the same offsets everywhere,
 // which is why a dry run on the meta device predicts a real run's peak to the byte.  An Allocator puts a slab behind
-// it. A free is real at once on the host; a CUDA allocator will attach the stream event after which it is.
+// it. A free is real at once: on the host, and on a CUDA device, where everything runs in the order of one stream.
 #pragma once
 
 #include <array>
@@ -82,6 +82,11 @@ class Allocator : public std::enable_shared_from_this<Allocator> {
   // more than any machine's memory.
   static std::shared_ptr<Allocator> meta(std::int64_t capacity = 0);
 
+  // A slab of device memory on CUDA device `index`, taken now.  The default capacity is what is free there less a
+  // reserve for the libraries' own state; a capacity that was named is had in full.  The device is the calling thread's
+  // from here on.  Throws UnsupportedError when the device cannot be used, OutOfMemoryError when the memory is not there.
+  static std::shared_ptr<Allocator> cuda(int index, std::int64_t capacity = 0);
+
   virtual ~Allocator();
 
   // A contiguous tensor of unspecified content, aligned to OffsetAllocator::kAlignment.
@@ -94,7 +99,7 @@ class Allocator : public std::enable_shared_from_this<Allocator> {
   void reset_peaks();
 
  protected:
-  Allocator(Device device, std::byte* base, std::int64_t capacity, bool mapped);
+  Allocator(Device device, std::byte* base, std::int64_t capacity);
 
  private:
   struct State;

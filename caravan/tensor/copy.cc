@@ -4,9 +4,11 @@
 
 #include <cmath>
 #include <cstring>
+#include <memory>
 #include <type_traits>
 
 #include "caravan/base/error.h"
+#include "caravan/tensor/cuda_memory.h"
 
 namespace caravan {
 namespace {
@@ -27,13 +29,20 @@ void for_each_run(const Tensor& tensor, const Body& body) {
   }
 }
 
-void require_host(const Tensor& tensor, const char* function) {
+void require_bytes(const Tensor& tensor, const char* function) {
   if (!tensor.defined() || tensor.device().kind == DeviceKind::kMeta) {
-    throw ShapeError(fmt::format("{}: host memory expected, found {}", function, to_string(tensor)));
+    throw ShapeError(fmt::format("{}: a tensor with memory behind it expected, found {}", function, to_string(tensor)));
   }
-  if (tensor.device().kind != DeviceKind::kHost) {
-    throw UnsupportedError(fmt::format("{}: {}: this build was made without CUDA", function, to_string(tensor)));
+}
+
+// The tensor, or a copy in host memory of one on a device.
+Tensor on_host(const Tensor& tensor) {
+  if (tensor.device().kind == DeviceKind::kHost) {
+    return tensor;
   }
+  const auto bytes = std::make_shared<std::vector<std::byte>>(static_cast<std::size_t>(tensor.bytes()));
+  copy_to_host(*bytes, tensor);
+  return Tensor(tensor.dtype(), tensor.shape(), {}, bytes->data(), bytes);
 }
 
 void require_size(const Tensor& tensor, std::size_t bytes, const char* function) {
@@ -95,8 +104,9 @@ void append_integers(std::vector<double>& result, const std::byte* data, std::in
 }
 
 template <typename Real>
-std::vector<Real> to_reals(const Tensor& tensor, DType real_dtype, const char* function) {
-  require_host(tensor, function);
+std::vector<Real> to_reals(const Tensor& anywhere, DType real_dtype, const char* function) {
+  require_bytes(anywhere, function);
+  const Tensor tensor = on_host(anywhere);
   std::vector<Real> result(static_cast<std::size_t>(tensor.elements()));
   std::byte* out = reinterpret_cast<std::byte*>(result.data());
   const std::int64_t size = size_of(tensor.dtype());
@@ -139,7 +149,15 @@ void copy_from_host(const Tensor& dst, std::span<const std::byte> src) {
   if (dst.defined() && dst.device().kind == DeviceKind::kMeta) {
     return;
   }
-  require_host(dst, "copy_from_host");
+  require_bytes(dst, "copy_from_host");
+  if (dst.device().kind == DeviceKind::kCuda) {
+    if (dst.elements() > 0) {
+      const std::int64_t size = size_of(dst.dtype());
+      cuda_memory::copy_in(dst.device().index, dst.address(), dst.row_stride() * size, src.data(), dst.columns() * size,
+                           dst.rows());
+    }
+    return;
+  }
   const std::byte* from = src.data();
   for_each_run(dst, [&from](std::byte* data, std::int64_t bytes) {
     std::memcpy(data, from, static_cast<std::size_t>(bytes));
@@ -148,8 +166,16 @@ void copy_from_host(const Tensor& dst, std::span<const std::byte> src) {
 }
 
 void copy_to_host(std::span<std::byte> dst, const Tensor& src) {
-  require_host(src, "copy_to_host");
+  require_bytes(src, "copy_to_host");
   require_size(src, dst.size(), "copy_to_host");
+  if (src.device().kind == DeviceKind::kCuda) {
+    if (src.elements() > 0) {
+      const std::int64_t size = size_of(src.dtype());
+      cuda_memory::copy_out(src.device().index, dst.data(), src.address(), src.row_stride() * size,
+                            src.columns() * size, src.rows());
+    }
+    return;
+  }
   std::byte* to = dst.data();
   for_each_run(src, [&to](const std::byte* data, std::int64_t bytes) {
     std::memcpy(to, data, static_cast<std::size_t>(bytes));
@@ -184,8 +210,9 @@ void convert_elements(DType dst_dtype, std::byte* dst, DType src_dtype, const st
   });
 }
 
-std::vector<double> to_doubles(const Tensor& tensor) {
-  require_host(tensor, "to_doubles");
+std::vector<double> to_doubles(const Tensor& anywhere) {
+  require_bytes(anywhere, "to_doubles");
+  const Tensor tensor = on_host(anywhere);
   std::vector<double> result;
   switch (tensor.dtype()) {
     case DType::kI64:

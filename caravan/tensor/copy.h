@@ -12,11 +12,12 @@
 
 namespace caravan {
 
-// Fills `dst` from as many bytes in row-major order, same dtype.  On the meta device it does nothing.
+// Fills `dst` from as many bytes in row-major order, same dtype, after all that was asked of its device before.  `src`
+// may be changed when the call returns.  On the meta device it does nothing.
 // Throws ShapeError when the sizes differ.
 void copy_from_host(const Tensor& dst, std::span<const std::byte> src);
 
-// Writes the elements of `src` in row-major order.  Throws ShapeError when the sizes differ or the device is meta.
+// Writes the elements of `src` in row-major order, when its device has done all it was asked before.  Throws ShapeError when the sizes differ or the device is meta.
 void copy_to_host(std::span<std::byte> dst, const Tensor& src);
 
 // A tensor of Segment::kActivations with these elements, [values] unless a shape is given.  On the meta device it has
@@ -28,7 +29,7 @@ Tensor to_device(Allocator& allocator, const std::vector<float>& values, const S
 // Throws ShapeError for other types.
 void convert_elements(DType dst_dtype, std::byte* dst, DType src_dtype, const std::byte* src, std::int64_t count);
 
-// The elements of a float tensor as doubles or floats, of an integer tensor as i64, in row-major order.
+// Waits for the device.  The elements of a float tensor as doubles or floats, of an integer tensor as i64, in row-major order.
 std::vector<double> to_doubles(const Tensor& tensor);
 std::vector<float> to_floats(const Tensor& tensor);
 

@@ -8,7 +8,7 @@ namespace caravan {
 enum class DeviceKind {
   kHost,
   kMeta,  // nowhere: addresses are accounted and never touched (the dry run)
-  kCuda,  // the place is kept; no allocator of this kind exists in this build
+  kCuda,  // an NVIDIA GPU
 };
 
 struct Device {

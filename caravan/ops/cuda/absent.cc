@@ -1,0 +1,110 @@
+// The CUDA backend of a build without CUDA: it offers nothing.
+#include "caravan/base/error.h"
+#include "caravan/ops/args.h"
+
+namespace caravan::ops::cuda {
+
+ImplementationList<LinearArgs> linear_list() {
+  return {};
+}
+
+ImplementationList<RmsNormArgs> rms_norm_list() {
+  return {};
+}
+
+ImplementationList<RopeTablesArgs> rope_tables_list() {
+  return {};
+}
+
+ImplementationList<RopeArgs> rope_list() {
+  return {};
+}
+
+ImplementationList<AttentionArgs> attention_list() {
+  return {};
+}
+
+ImplementationList<SwigluArgs> swiglu_list() {
+  return {};
+}
+
+ImplementationList<EmbeddingArgs> embedding_list() {
+  return {};
+}
+
+ImplementationList<LossHeadArgs> loss_head_list() {
+  return {};
+}
+
+ImplementationList<LinearInputGradArgs> linear_input_grad_list() {
+  return {};
+}
+
+ImplementationList<LinearWeightGradArgs> linear_weight_grad_list() {
+  return {};
+}
+
+ImplementationList<BiasGradArgs> bias_grad_list() {
+  return {};
+}
+
+ImplementationList<RmsNormInputGradArgs> rms_norm_input_grad_list() {
+  return {};
+}
+
+ImplementationList<RmsNormWeightGradArgs> rms_norm_weight_grad_list() {
+  return {};
+}
+
+ImplementationList<AttentionGradArgs> attention_grad_list() {
+  return {};
+}
+
+ImplementationList<SwigluGradArgs> swiglu_grad_list() {
+  return {};
+}
+
+ImplementationList<EmbeddingWeightGradArgs> embedding_weight_grad_list() {
+  return {};
+}
+
+ImplementationList<LossHeadGradArgs> loss_head_grad_list() {
+  return {};
+}
+
+ImplementationList<AddArgs> add_list() {
+  return {};
+}
+
+ImplementationList<ConvertArgs> convert_list() {
+  return {};
+}
+
+ImplementationList<ZeroArgs> zero_list() {
+  return {};
+}
+
+ImplementationList<AdamWArgs> adamw_list() {
+  return {};
+}
+
+ImplementationList<SumOfSquaresArgs> sum_of_squares_list() {
+  return {};
+}
+
+ImplementationList<SumWordsArgs> sum_words_list() {
+  return {};
+}
+
+void require_built() {
+  throw UnsupportedError(
+      "this caravan was built without CUDA; build it with `make build CUDA=1`, or run with --device cpu");
+}
+
+void synchronize(Context& /*ctx*/) {}
+
+std::int64_t plans_made(const CudaState& /*state*/) {
+  return 0;
+}
+
+}  // namespace caravan::ops::cuda

@@ -1,0 +1,42 @@
+// What a context keeps for its GPU between calls.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "caravan/ops/context.h"
+#include "caravan/tensor/cuda_runtime.h"
+
+namespace caravan::ops {
+
+// cuBLASLt's handle and the algorithms it chose (ops/cuda/gemm.h).
+class GemmPlans;
+// cuDNN's handle, its graphs, and ranges that stand on the device (ops/cuda/attention_plans.h).
+class AttentionPlans;
+
+class CudaState {
+ public:
+  // Of the meta device no GPU is asked; it is taken for a Hopper.
+  explicit CudaState(const Device& device);
+
+  int multiprocessors = 132;
+  int major = 9;  // of the compute capability
+  int minor = 0;
+  std::int64_t plans = 0;  // made so far
+
+  std::shared_ptr<GemmPlans> gemm;            // null until the first product
+  std::shared_ptr<AttentionPlans> attention;  // null until the first attention
+};
+
+namespace cuda {
+
+// The context's state, made on first use.
+CudaState& state(Context& ctx);
+
+// Everything runs on the calling thread's own stream, in the order it was asked for (tensor/cuda_memory.h).
+inline cudaStream_t stream() {
+  return cudaStreamPerThread;
+}
+
+}  // namespace cuda
+}  // namespace caravan::ops

@@ -1,0 +1,114 @@
+#include "caravan/tensor/cuda_memory.h"
+
+#include <fmt/format.h>
+
+#include "caravan/base/error.h"
+#include "caravan/tensor/cuda_runtime.h"
+
+namespace caravan::cuda_memory {
+namespace {
+
+constexpr int kOldestMajor = 8;  // Ampere: the first with bf16 in its matrix units
+
+void use(int index, const char* what) {
+  check_cuda(cudaSetDevice(index), what);
+}
+
+}  // namespace
+
+std::string refusal(int index) {
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error == cudaErrorInsufficientDriver) {
+    return "the NVIDIA driver of this machine is older than this build's CUDA 13 asks for (580 or later); update it, "
+           "or "
+           "run with --device cpu";
+  }
+  if (error != cudaSuccess || count == 0) {
+    (void)cudaGetLastError();
+    return fmt::format("no CUDA device can be used here ({}); run with --device cpu",
+                       error == cudaSuccess ? "there is none" : cudaGetErrorString(error));
+  }
+  if (index < 0 || index >= count) {
+    return fmt::format("cuda:{} was asked for and this machine has {} CUDA device{}, cuda:0{}", index, count,
+                       count == 1 ? "" : "s", count == 1 ? "" : fmt::format(" to cuda:{}", count - 1));
+  }
+  cudaDeviceProp properties{};
+  const cudaError_t asked = cudaGetDeviceProperties(&properties, index);
+  if (asked != cudaSuccess) {
+    (void)cudaGetLastError();
+    return fmt::format("cuda:{} does not answer ({}); run with --device cpu", index, cudaGetErrorString(asked));
+  }
+  if (properties.major < kOldestMajor) {
+    return fmt::format(
+        "cuda:{} ({}) has compute capability {}.{}, and kernels are there from {}.0 on; run with --device cpu", index,
+        properties.name, properties.major, properties.minor, kOldestMajor);
+  }
+  return {};
+}
+
+std::string describe(int index) {
+  if (const std::string why = refusal(index); !why.empty()) {
+    throw UnsupportedError(why);
+  }
+  cudaDeviceProp properties{};
+  check_cuda(cudaGetDeviceProperties(&properties, index), "reading the device's properties");
+  constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
+  return fmt::format("{}, {} multiprocessors, compute capability {}.{}, {:.0f} GiB", properties.name,
+                     properties.multiProcessorCount, properties.major, properties.minor,
+                     static_cast<double>(properties.totalGlobalMem) / kGiB);
+}
+
+std::int64_t free_bytes(int index) {
+  if (const std::string why = refusal(index); !why.empty()) {
+    throw UnsupportedError(why);
+  }
+  use(index, "choosing the device");
+  std::size_t free = 0;
+  std::size_t total = 0;
+  check_cuda(cudaMemGetInfo(&free, &total), "asking how much memory is free");
+  return static_cast<std::int64_t>(free);
+}
+
+std::byte* reserve(int index, std::int64_t bytes) {
+  use(index, "choosing the device");
+  void* base = nullptr;
+  if (cudaMalloc(&base, static_cast<std::size_t>(bytes)) != cudaSuccess) {
+    (void)cudaGetLastError();
+    return nullptr;
+  }
+  return static_cast<std::byte*>(base);
+}
+
+void release(int index, std::byte* base) {
+  // Called where nothing may be thrown; what fails here has failed, and said so, before.
+  (void)cudaSetDevice(index);
+  (void)cudaFree(base);
+}
+
+void copy_in(int index, std::byte* dst, std::int64_t pitch, const std::byte* src, std::int64_t width,
+             std::int64_t rows) {
+  use(index, "choosing the device");
+  const auto size = [](std::int64_t bytes) { return static_cast<std::size_t>(bytes); };
+  // From pageable memory the call returns when the driver has taken the bytes.
+  if (rows == 1 || pitch == width) {
+    check_cuda(cudaMemcpyAsync(dst, src, size(width * rows), cudaMemcpyHostToDevice, cudaStreamPerThread),
+               "copying to the device");
+  } else {
+    check_cuda(cudaMemcpy2DAsync(dst, size(pitch), src, size(width), size(width), size(rows), cudaMemcpyHostToDevice,
+                                 cudaStreamPerThread),
+               "copying to the device");
+  }
+}
+
+void copy_out(int index, std::byte* dst, const std::byte* src, std::int64_t pitch, std::int64_t width,
+              std::int64_t rows) {
+  use(index, "choosing the device");
+  const auto size = [](std::int64_t bytes) { return static_cast<std::size_t>(bytes); };
+  check_cuda(cudaMemcpy2DAsync(dst, size(width), src, size(rows == 1 ? width : pitch), size(width), size(rows),
+                               cudaMemcpyDeviceToHost, cudaStreamPerThread),
+             "copying from the device");
+  check_cuda(cudaStreamSynchronize(cudaStreamPerThread), "waiting for the device");
+}
+
+}  // namespace caravan::cuda_memory

@@ -1,0 +1,37 @@
+// What this room asks of the CUDA runtime.  A build without CUDA has cuda_memory_absent.cc instead, whose functions say so.
+//
+// Everything on a device runs in order on the calling thread's own stream (cudaStreamPerThread): kernels, copies in and
+// copies out.  So a freed block may be handed out again at once: whoever gets it comes later on the same stream.  The
+// tensors of one allocator are therefore used by one thread at a time, as its context is.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace caravan::cuda_memory {
+
+// Why device `index` cannot be used (no CUDA in this build, no driver, no such device, an architecture without
+// kernels), in one sentence that says what to do; empty when it can.
+std::string refusal(int index);
+
+// "NVIDIA H200, 132 multiprocessors, compute capability 9.0, 140 GiB".  Throws UnsupportedError with refusal()'s words.
+std::string describe(int index);
+
+// Bytes of the device that nobody has taken.  Throws UnsupportedError as describe() does.
+std::int64_t free_bytes(int index);
+
+// Device memory, or nullptr when it cannot be had.
+std::byte* reserve(int index, std::int64_t bytes);
+// Waits for the device and gives reserve()'s memory back.
+void release(int index, std::byte* base);
+
+// Copies `rows` runs of `width` bytes from host memory without gaps to runs that stand `pitch` bytes apart on the device.
+// `src` may be changed as soon as the call returns.  Throws Error with CUDA's words.
+void copy_in(int index, std::byte* dst, std::int64_t pitch, const std::byte* src, std::int64_t width,
+             std::int64_t rows);
+// The other way, after everything that the stream was given before; returns when the bytes are there.
+void copy_out(int index, std::byte* dst, const std::byte* src, std::int64_t pitch, std::int64_t width,
+              std::int64_t rows);
+
+}  // namespace caravan::cuda_memory
