@@ -53,10 +53,7 @@ double median_of(std::vector<double> times) {
 }
 
 ops::Context context_for(const train::Config& config) {
-  return ops::make_context({.backend = config.training.backend == "ref" ? ops::Backend::kRef : ops::Backend::kCpu,
-                            .dry_run = false,
-                            .threads = static_cast<int>(config.training.threads),
-                            .memory_capacity = 0});
+  return ops::make_context(train::context_options(config));
 }
 
 model_io::HfConfig architecture_of(const train::Config& config) {
@@ -141,17 +138,17 @@ std::vector<OpTime> longest_first(const std::map<std::string, OpTime>& sums, std
 }
 
 // The plan of the step alone: nothing is evaluated, sampled or saved here.
-train::MemoryPlan plan_step(const train::Config& config, const model_io::HfConfig& architecture) {
+train::MemoryPlan plan_step(const train::Config& config, const model_io::HfConfig& architecture,
+                            std::optional<std::int64_t> available) {
   train::Config alone = config;
   alone.validation.enable = false;
   alone.checkpoint.enable = false;
-  const train::MemoryPlan plan =
-      train::plan_memory(alone, architecture, train::full_batches(alone, 1), {}, usable_memory());
+  const train::MemoryPlan plan = train::plan_memory(alone, architecture, train::full_batches(alone, 1), {}, available);
   if (!plan.fits()) {
     throw OutOfMemoryError(fmt::format(
         "a step of this training needs {} bytes of memory and {} are available; lower training.local_batch_size or "
         "training.seq_len, or choose a smaller model",
-        grouped(plan.needed()), grouped(plan.available)));
+        grouped(plan.needed()), grouped(plan.available.value_or(0))));
   }
   return plan;
 }
@@ -205,14 +202,14 @@ CaseTime time_case(ops::Context& ctx, const Case& one, double seconds) {
           median_of(times)};
 }
 
-StepShape step_shape(const train::Config& config, Isa isa) {
+StepShape step_shape(const train::Config& config, const ops::Context& ctx) {
   train::validate(config);
   StepShape shape;
   shape.model = architecture_of(config).model;
   shape.rows = config.training.local_batch_size;
   shape.seq_len = config.training.seq_len;
   shape.micro_batches = train::micro_batches(config, 1);
-  shape.dtype = train::compute_dtype(config, isa);
+  shape.dtype = train::compute_dtype(config, ctx);
   const std::int64_t most = nn::max_sequence_length(shape.model.rope);
   if (shape.seq_len < 2 || shape.seq_len > most) {
     throw ConfigError(fmt::format("training.seq_len {}: a row of this model has at least 2 ids and at most {}",
@@ -230,14 +227,16 @@ Report run_bench(const train::Config& config, const Options& options, const std:
   check_options(options);
   Report report;
   std::optional<train::MemoryPlan> plan;
+  // Before a context takes what a GPU has.
+  const std::optional<std::int64_t> available = train::available_memory(config);
   {
     ops::Context ctx = context_for(config);
-    report.shape = step_shape(config, ctx.isa);
+    report.shape = step_shape(config, ctx);
     report.parameters = parameter_count(model::parameter_specs(report.shape.model));
     // Mistakes are told before anything is timed.
     const std::vector<Case> cases = wanted_cases(report.shape, options.filter);
     if (options.step) {
-      plan = plan_step(config, architecture_of(config));
+      plan = plan_step(config, architecture_of(config), available);
     }
     const bool pinned = config.training.pin_threads && pin_threads(ctx.threads);
     report.machine = measure_machine(ctx, report.shape, options.seconds);

@@ -85,7 +85,7 @@ struct Report {
 
 // The shape of the configuration's step.  The tokenizer is opened where it alone tells the vocabulary; no data set is.
 // Throws ConfigError, InputError, FileError in one sentence each.
-StepShape step_shape(const train::Config& config, Isa isa);
+StepShape step_shape(const train::Config& config, const ops::Context& ctx);
 
 // Measures what `options` ask for, on a model with random values and batches of random ids.  `tell` (if any) is given
 // the report's lines as they come, without line ends.  Throws what step_shape() throws, InputError for options that make

@@ -282,7 +282,7 @@ int run_chat(const ParsedOptions& options, Streams streams) {
 
   ops::Context ctx = context_for(options, /*dry_run=*/false);
   const model_io::LoadedModel model =
-      model_io::load_model(ctx, options.path("--model"), dtype_of(options, "--dtype"), load_options(options));
+      model_io::load_model(ctx, options.path("--model"), compute_dtype_of(options), load_options(options));
   print_warnings(streams, generation.warnings);
   print_warnings(streams, model.warnings);
   ChatSession session(ctx, *model.llama, words, chat_template, how);

@@ -80,7 +80,7 @@ void dump_like(const ParsedOptions& options, Streams streams, const std::filesys
   }
   ops::Context ctx = context_for(options, /*dry_run=*/false);
   const model_io::LoadedModel model =
-      model_io::load_model(ctx, options.path("--model"), dtype_of(options, "--dtype"), load_options(options));
+      model_io::load_model(ctx, options.path("--model"), compute_dtype_of(options), load_options(options));
   print_warnings(streams, model.warnings);
   model_io::dump(ctx, model, ids_of(options, reference, file), request, target);
 }

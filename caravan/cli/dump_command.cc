@@ -71,7 +71,7 @@ int run_dump(const ParsedOptions& options, Streams streams) {
   model_io::LoadOptions loading = load_options(options);
   loading.training = request.gradients;
   const model_io::LoadedModel model =
-      model_io::load_model(ctx, options.path("--model"), dtype_of(options, "--dtype"), loading);
+      model_io::load_model(ctx, options.path("--model"), compute_dtype_of(options), loading);
   print_warnings(streams, model.warnings);
   const model_io::DumpResult result = model_io::dump(ctx, model, ids, request, options.path("--output"));
 

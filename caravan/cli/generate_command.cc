@@ -136,7 +136,7 @@ int run_generate(const ParsedOptions& options, Streams streams) {
 
   ops::Context ctx = context_for(options, /*dry_run=*/false);
   const model_io::LoadedModel model =
-      model_io::load_model(ctx, options.path("--model"), dtype_of(options, "--dtype"), load_options(options));
+      model_io::load_model(ctx, options.path("--model"), compute_dtype_of(options), load_options(options));
   print_warnings(streams, generation.warnings);
   print_warnings(streams, model.warnings);
   if (options.has("--prompt") && !options.has("--json")) {

@@ -23,18 +23,24 @@ OptionSpec compute_dtype_option(const std::string& default_value) {
       .value_name = "TYPE",
       .kind = OptionKind::kChoice,
       .help =
-          "type to compute in: f32, bf16 and f64 (on the reference backend) convert the weights; native computes in "
-          "f32 from matrices as they are stored; auto is native for a GGUF file with quantised matrices, else f32",
+          "type to compute in: f32, bf16 and f64 (on the reference backend, or a GPU) convert the weights; native "
+          "computes in f32 from matrices as they are stored; auto is native for a GGUF file with quantised matrices, "
+          "else f32; on a GPU native is not there and auto is bf16",
       .default_value = default_value,
       .choices = {"auto", "native", "f32", "bf16", "f64"}};
 }
 
 std::vector<OptionSpec> numerics_options() {
   return {
+      {.name = "--device",
+       .value_name = "DEVICE",
+       .kind = OptionKind::kText,
+       .help = "where to compute: cpu, cuda (the first GPU) or cuda:N",
+       .default_value = "cpu"},
       {.name = "--backend",
        .value_name = "NAME",
        .kind = OptionKind::kChoice,
-       .help = "cpu: oneDNN and SIMD kernels; ref: plain loops, slow and exact",
+       .help = "on the processor: cpu is oneDNN and SIMD kernels; ref is plain loops, slow and exact",
        .default_value = "cpu",
        .choices = {"cpu", "ref"}},
       {.name = "--norm-rounding",
@@ -94,20 +100,47 @@ DType dtype_of(const ParsedOptions& options, const std::string& name) {
   return *dtype;
 }
 
+DType compute_dtype_of(const ParsedOptions& options) {
+  if (!on_gpu(options)) {
+    return dtype_of(options, "--dtype");
+  }
+  const std::string text = options.text("--dtype");
+  if (text == "native") {
+    throw InputError(
+        fmt::format("--dtype native computes from a file's own blocks, which --device {} does not; give bf16 or f32",
+                    options.text("--device")));
+  }
+  return text == "auto" ? DType::kBF16 : dtype_of(options, "--dtype");
+}
+
+bool on_gpu(const ParsedOptions& options) {
+  return parse_device(options.text("--device")).kind == DeviceKind::kCuda;
+}
+
 ops::Context context_for(const ParsedOptions& options, bool dry_run) {
-  const bool reference = options.text("--backend") == "ref" || dtype_of(options, "--dtype") == DType::kF64;
-  return ops::make_context({.backend = reference ? ops::Backend::kRef : ops::Backend::kCpu,
+  const Device device = parse_device(options.text("--device"));
+  const bool gpu = device.kind == DeviceKind::kCuda;
+  if (gpu && options.text("--backend") == "ref") {
+    throw InputError(fmt::format("--backend ref computes on the processor and --device is {}; give one of them",
+                                 options.text("--device")));
+  }
+  const bool reference = options.text("--backend") == "ref" || compute_dtype_of(options) == DType::kF64;
+  return ops::make_context({.backend = gpu         ? ops::Backend::kCuda
+                                       : reference ? ops::Backend::kRef
+                                                   : ops::Backend::kCpu,
                             .dry_run = dry_run,
                             .threads = static_cast<int>(options.integer("--threads").value_or(0)),
-                            .memory_capacity = 0});
+                            .memory_capacity = 0,
+                            .cuda_device = device.index});
 }
 
 model_io::LoadOptions load_options(const ParsedOptions& options) {
   model_io::LoadOptions result;
   const std::string dtype = options.text("--dtype");
-  result.matrices = dtype == "native" ? model_io::MatrixForm::kAsStored
-                    : dtype == "auto" ? model_io::MatrixForm::kAuto
-                                      : model_io::MatrixForm::kNumbers;
+  result.matrices = on_gpu(options)     ? model_io::MatrixForm::kNumbers
+                    : dtype == "native" ? model_io::MatrixForm::kAsStored
+                    : dtype == "auto"   ? model_io::MatrixForm::kAuto
+                                        : model_io::MatrixForm::kNumbers;
   result.adjust = [norm = options.text("--norm-rounding"), rope = options.text("--rope-rounding"),
                    pairing = options.text("--rope-pairing")](model::LlamaConfig& config) {
     config.norm_rounding = norm == "fused" ? ops::NormRounding::kFused : ops::NormRounding::kHuggingFace;

@@ -14,10 +14,10 @@ namespace caravan::cli {
 
 // --model, required.
 OptionSpec model_option();
-// --dtype: what activations and matrices are (see load_options), and what it means for the backend: f64 runs on the
-// reference.
+// --dtype: what activations and matrices are (see load_options), and what it means for the backend: on the processor
+// f64 runs on the reference.
 OptionSpec compute_dtype_option(const std::string& default_value = "f32");
-// --backend, --norm-rounding, --rope-rounding, --rope-pairing.
+// --device, --backend, --norm-rounding, --rope-rounding, --rope-pairing.
 std::vector<OptionSpec> numerics_options();
 OptionSpec json_option();
 // --max-shard-bytes, --config-dialect, --replace: of commands that write a model.
@@ -26,7 +26,12 @@ std::vector<OptionSpec> writing_options();
 // The type that the words of --dtype compute in: f32 for native and auto.
 DType dtype_of(const ParsedOptions& options, const std::string& name);
 
-// A context as --threads, --backend and --dtype ask.
+// Whether --device names a GPU.
+bool on_gpu(const ParsedOptions& options);
+// What --dtype and --device compute in.  Throws InputError for native on a GPU.
+DType compute_dtype_of(const ParsedOptions& options);
+
+// A context as --device, --threads, --backend and --dtype ask.
 ops::Context context_for(const ParsedOptions& options, bool dry_run);
 
 // What the numerics options change in a config, and what --dtype says of matrices.

@@ -38,6 +38,9 @@ constexpr std::array<const char*, kSegmentCount> kSegmentNames = {"weights",    
 
 constexpr std::int64_t kSmallestSlab = std::int64_t{1} << 20;
 
+// Of a GPU's memory, for what cuBLAS, cuDNN and the driver load when they are first used, and for meters of speed.
+constexpr std::int64_t kCudaReserve = std::int64_t{5} << 29;
+
 // Where the slab that does not exist begins: aligned, not null, and below what Linux maps for anyone by default.
 constexpr std::uintptr_t kMetaBase = 4096;
 // As large as leaves every address a pointer: a dry run may ask for any machine's memory.
@@ -219,16 +222,14 @@ std::shared_ptr<Allocator> Allocator::cuda(int index, std::int64_t capacity) {
   if (capacity < 0) {
     throw ShapeError(fmt::format("an allocator cannot have a capacity of {} bytes", capacity));
   }
-  // For what cuBLAS, cuDNN and the driver load when they are first used.
-  constexpr std::int64_t kReserve = std::int64_t{3} << 29;
   const std::int64_t free = cuda_memory::free_bytes(index);
-  const std::int64_t bytes = rounded_up(capacity > 0 ? capacity : free - kReserve);
+  const std::int64_t bytes = rounded_up(capacity > 0 ? capacity : cuda_capacity(index));
   std::byte* base = bytes < kSmallestSlab && capacity == 0 ? nullptr : cuda_memory::reserve(index, bytes);
   if (base == nullptr) {
     throw OutOfMemoryError(fmt::format(
         "cuda:{} has {} bytes free, of which {} are kept for its libraries, and {} were asked for; end other "
         "programs that use it, or choose another device",
-        index, grouped(free), grouped(kReserve), grouped(std::max<std::int64_t>(bytes, 0))));
+        index, grouped(free), grouped(kCudaReserve), grouped(std::max<std::int64_t>(bytes, 0))));
   }
   try {
     return std::shared_ptr<Allocator>(new Allocator({DeviceKind::kCuda, index}, base, bytes));
@@ -236,6 +237,10 @@ std::shared_ptr<Allocator> Allocator::cuda(int index, std::int64_t capacity) {
     cuda_memory::release(index, base);
     throw;
   }
+}
+
+std::int64_t Allocator::cuda_capacity(int index) {
+  return std::max<std::int64_t>(0, cuda_memory::free_bytes(index) - kCudaReserve);
 }
 
 Tensor Allocator::allocate(DType dtype, const Shape& shape, Segment segment) {

@@ -21,4 +21,7 @@ struct Device {
 // "host", "meta", "cuda:0"
 std::string to_string(const Device& device);
 
+// The device of a word of the command line: "cpu", "cuda" (its first) or "cuda:N".  Throws InputError for another word.
+Device parse_device(const std::string& word);
+
 }  // namespace caravan

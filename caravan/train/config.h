@@ -82,6 +82,7 @@ struct TrainingSection {
   std::int64_t threads = 0;  // 0: all usable cores
   bool pin_threads = false;
   std::string backend = "cpu";  // cpu | ref (with dtype float64)
+  std::string device = "cpu";   // cpu | cuda | cuda:N
 
   bool operator==(const TrainingSection&) const = default;
 };

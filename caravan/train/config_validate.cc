@@ -9,6 +9,7 @@
 #include "caravan/base/error.h"
 #include "caravan/base/text.h"
 #include "caravan/model/presets.h"
+#include "caravan/tensor/device.h"
 #include "caravan/train/config_keys.h"
 
 namespace caravan::train {
@@ -55,8 +56,17 @@ void check_training(const TrainingSection& training) {
         "training.dataset_weights and training.epochs are both set, but a mixture has no end that all its data sets "
         "reach together; use training.steps");
   }
-  if (training.dtype == "float64" && training.backend != "ref") {
-    throw ConfigError("training.dtype float64 is computed by training.backend ref alone; set both, or use float32");
+  const bool on_gpu = parse_device(training.device).kind == DeviceKind::kCuda;
+  if (on_gpu && training.backend == "ref") {
+    throw ConfigError(
+        fmt::format("training.backend ref computes on the processor, and training.device is {}; remove one of them",
+                    training.device));
+  }
+  if (training.dtype == "float64" && training.backend != "ref" && !on_gpu) {
+    throw ConfigError(
+        "training.dtype float64 is computed by training.backend ref, or on a GPU (training.device cuda), alone; set "
+        "one of "
+        "them, or use float32");
   }
   if (training.dtype == "float64" && training.mixed_precision_param != "auto") {
     throw ConfigError(fmt::format("training.mixed_precision_param {} contradicts training.dtype float64; use auto",

@@ -5,29 +5,51 @@
 #include <algorithm>
 #include <chrono>
 #include <limits>
+#include <span>
+#include <vector>
 
+#include "caravan/base/philox.h"
 #include "caravan/base/threads.h"
 #include "caravan/ops/elementwise.h"
 #include "caravan/ops/linear.h"
 #include "caravan/ops/reading.h"
+#include "caravan/tensor/copy.h"
 
 namespace caravan::train {
 
 namespace {
 
-constexpr std::int64_t kSide = 1024;
 constexpr std::int64_t kMiB = std::int64_t{1} << 20;
-constexpr std::int64_t kProductCapacity = 64 * kMiB;
+
+bool on_gpu(const ops::Context& ctx) {
+  return ctx.backend == ops::Backend::kCuda;
+}
+
+// Rows and columns of the product: as large as fills the device.
+std::int64_t side_of(const ops::Context& ctx) {
+  return on_gpu(ctx) ? 8192 : 1024;
+}
+
+std::int64_t product_capacity(const ops::Context& like, DType dtype) {
+  constexpr std::int64_t kWorkspace = 64 * kMiB;
+  return 3 * side_of(like) * side_of(like) * (on_gpu(like) ? size_of(dtype) : 4) + kWorkspace;
+}
 
 ops::Context own_context(const ops::Context& like, std::int64_t capacity) {
-  ops::Context ctx = ops::make_context(
-      {.backend = like.backend, .dry_run = false, .threads = like.threads, .memory_capacity = capacity});
+  ops::Context ctx = ops::make_context({.backend = like.backend,
+                                        .dry_run = false,
+                                        .threads = like.threads,
+                                        .memory_capacity = capacity,
+                                        .cuda_device = like.allocator->device().index});
   ctx.isa = like.isa;
   return ctx;
 }
 
 // Whole MiB.
-std::int64_t bytes_to_read() {
+std::int64_t bytes_to_read(const ops::Context& like) {
+  if (on_gpu(like)) {
+    return 1024 * kMiB;  // many times any cache
+  }
   constexpr std::int64_t kLeast = 256 * kMiB;
   constexpr std::int64_t kTimesTheCache = 4;
   constexpr std::int64_t kShareOfMemory = 4;
@@ -53,34 +75,60 @@ double least_time(double best, double seconds, const Call& call) {
   return least;
 }
 
+// Numbers of every size and sign: a GPU multiplies zeros faster, since switching bits takes power.
+void fill(const Tensor& tensor) {
+  constexpr std::int64_t kRows = 64;
+  const RandomStream random(1, "peak");
+  std::vector<float> values(static_cast<std::size_t>(kRows * tensor.columns()));
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    values[i] = static_cast<float>(random.uniform(i) - 0.5);
+  }
+  std::vector<std::byte> bytes(values.size() * static_cast<std::size_t>(size_of(tensor.dtype())));
+  convert_elements(tensor.dtype(), bytes.data(), DType::kF32, std::as_bytes(std::span(values)).data(),
+                   static_cast<std::int64_t>(values.size()));
+  for (std::int64_t row = 0; row < tensor.rows(); row += kRows) {
+    copy_from_host(tensor.row_range(row, row + kRows), bytes);
+  }
+}
+
 }  // namespace
 
 PeakMeter::PeakMeter(const ops::Context& like, DType dtype)
-    : ctx_(own_context(like, kProductCapacity)),
-      x_(ctx_.allocate(dtype, {kSide, kSide})),
-      y_(ctx_.allocate(dtype, {kSide, kSide})),
-      weight_(ctx_.allocate(dtype, {kSide, kSide})) {
-  ops::zero(ctx_, x_);
-  ops::zero(ctx_, weight_.plain());
+    : ctx_(own_context(like, product_capacity(like, dtype))),
+      x_(ctx_.allocate(dtype, {side_of(like), side_of(like)})),
+      y_(ctx_.allocate(dtype, {side_of(like), side_of(like)})),
+      weight_(ctx_.allocate(dtype, {side_of(like), side_of(like)})) {
+  fill(x_);
+  fill(weight_.plain());
   ops::linear(ctx_, y_, x_, weight_);  // packs the weight and makes the plan
+  ops::synchronize(ctx_);
 }
 
 double PeakMeter::measure(double seconds) {
-  constexpr double kOperations = 2.0 * kSide * kSide * kSide;
-  best_ = std::max(best_, kOperations / least_time(best_, seconds, [&] { ops::linear(ctx_, y_, x_, weight_); }));
+  const auto side = static_cast<double>(side_of(ctx_));
+  const double operations = 2.0 * side * side * side;
+  const double least = least_time(best_, seconds, [&] {
+    ops::linear(ctx_, y_, x_, weight_);
+    ops::synchronize(ctx_);
+  });
+  best_ = std::max(best_, operations / least);
   return best_;
 }
 
 ReadMeter::ReadMeter(const ops::Context& like)
-    : ctx_(own_context(like, bytes_to_read() + kMiB)),
-      x_(ctx_.allocate(DType::kI64, {bytes_to_read() / size_of(DType::kI64)})),
+    : ctx_(own_context(like, bytes_to_read(like) + 4 * kMiB)),
+      x_(ctx_.allocate(DType::kI64, {bytes_to_read(like) / size_of(DType::kI64)})),
       sum_(ctx_.allocate(DType::kI64, {1})) {
   ops::zero(ctx_, x_);
 }
 
 double ReadMeter::measure(double seconds) {
   const auto all = static_cast<double>(bytes());
-  best_ = std::max(best_, all / least_time(best_, seconds, [&] { ops::sum_words(ctx_, sum_, x_); }));
+  const double least = least_time(best_, seconds, [&] {
+    ops::sum_words(ctx_, sum_, x_);
+    ops::synchronize(ctx_);
+  });
+  best_ = std::max(best_, all / least);
   return best_;
 }
 

@@ -97,13 +97,12 @@ std::vector<MicroBatch> full_batches(const Config& config, int ranks) {
 }
 
 MemoryPlan plan_memory(const Config& config, const model_io::HfConfig& architecture,
-                       const std::vector<MicroBatch>& batches, const Prompts& prompts, std::int64_t available) {
-  ops::Context ctx =
-      ops::make_context({.backend = config.training.backend == "ref" ? ops::Backend::kRef : ops::Backend::kCpu,
-                         .dry_run = true,
-                         .threads = static_cast<int>(config.training.threads),
-                         .memory_capacity = 0});
-  const DType dtype = compute_dtype(config, ctx.isa);
+                       const std::vector<MicroBatch>& batches, const Prompts& prompts,
+                       std::optional<std::int64_t> available) {
+  ops::ContextOptions options = context_options(config);
+  options.dry_run = true;
+  ops::Context ctx = ops::make_context(options);
+  const DType dtype = compute_dtype(config, ctx);
   const auto ranks = comm::make_self();
   Trainer trainer(ctx, model_io::create_model(ctx, architecture, dtype, 0, /*training=*/true),
                   trainer_options(config, 1), *ranks);
@@ -129,11 +128,12 @@ MemoryPlan plan_memory(const Config& config, const model_io::HfConfig& architect
     }
   }
   plan.available = available;
+  plan.on_gpu = ctx.backend == ops::Backend::kCuda;
   return plan;
 }
 
 std::optional<Suggestion> suggest(const Config& config, const model_io::HfConfig& architecture, const Prompts& prompts,
-                                  std::int64_t available) {
+                                  std::optional<std::int64_t> available) {
   const std::vector<Change> changes = changes_to_try(config);
   // The last is the smallest: where it does not fit, none does, and a large model takes long to plan so often.
   if (changes.empty() || !plan_memory(changed_by(config, changes.back()), architecture,
@@ -171,9 +171,13 @@ std::string format_plan(const MemoryPlan& plan) {
     text += line(to_string(static_cast<Segment>(i)), plan.use.segments[static_cast<std::size_t>(i)].peak_bytes);
   }
   text += line("all at once", plan.use.high_water);
-  text += line("checkpoint staging", plan.staging_bytes);
+  text += line(plan.on_gpu ? "staging on the host" : "checkpoint staging", plan.staging_bytes);
   text += line("needed", plan.needed());
-  text += line("available", plan.available);
+  if (plan.available) {
+    text += line("available", *plan.available);
+  } else {
+    text += fmt::format("  {:<20} {:>18}\n", "available", "no GPU to ask");
+  }
   return text;
 }
 

@@ -16,11 +16,12 @@ namespace caravan::train {
 
 struct MemoryPlan {
   MemoryUse use;                   // of our allocator, to the byte
-  std::int64_t staging_bytes = 0;  // the checkpoint writer's copy of the state, outside the allocator
-  std::int64_t available = 0;      // what this process may use
+  std::int64_t staging_bytes = 0;  // the checkpoint writer's copy of the state, outside the allocator, in host memory
+  bool on_gpu = false;             // the allocator's memory is a GPU's
+  std::optional<std::int64_t> available;  // what this process may use there; nothing where the GPU cannot be asked
 
-  std::int64_t needed() const { return use.high_water + staging_bytes; }
-  bool fits() const { return needed() <= available; }
+  std::int64_t needed() const { return use.high_water + (on_gpu ? 0 : staging_bytes); }
+  bool fits() const { return !available || needed() <= *available; }
 };
 
 // Micro-batches of full rows with one sequence a row: what the plan assumes where no data were read.
@@ -34,7 +35,8 @@ Prompts sample_prompts(const Config& config, const tokenizer::Tokenizer* tokeniz
 // `prompts`, on the meta device with the thread count and instruction set of this machine.  Throws what the trainer's
 // parts throw.
 MemoryPlan plan_memory(const Config& config, const model_io::HfConfig& architecture,
-                       const std::vector<MicroBatch>& batches, const Prompts& prompts, std::int64_t available);
+                       const std::vector<MicroBatch>& batches, const Prompts& prompts,
+                       std::optional<std::int64_t> available);
 
 // The nearest configuration that fits, as key = value changes in the order a user should try them: first activation
 // checkpointing, then smaller micro-batches with the same global batch, then shorter rows.  Nothing when none fits.
@@ -43,7 +45,7 @@ struct Suggestion {
   MemoryPlan plan;
 };
 std::optional<Suggestion> suggest(const Config& config, const model_io::HfConfig& architecture, const Prompts& prompts,
-                                  std::int64_t available);
+                                  std::optional<std::int64_t> available);
 
 // The table that plan and train print: a line a segment, staging, the total beside what is available.
 std::string format_plan(const MemoryPlan& plan);

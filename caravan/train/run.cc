@@ -15,6 +15,7 @@
 #include "caravan/base/text.h"
 #include "caravan/base/threads.h"
 #include "caravan/data/loader.h"
+#include "caravan/tensor/cuda_memory.h"
 #include "caravan/train/config_keys.h"
 #include "caravan/train/metrics.h"
 #include "caravan/train/outputs.h"
@@ -40,10 +41,9 @@ double seconds_since(Clock::time_point begin) {
 
 // `capacity` in bytes; 0: what this machine has.
 ops::Context context_of(const Config& config, std::int64_t capacity) {
-  return ops::make_context({.backend = config.training.backend == "ref" ? ops::Backend::kRef : ops::Backend::kCpu,
-                            .dry_run = false,
-                            .threads = static_cast<int>(config.training.threads),
-                            .memory_capacity = capacity});
+  ops::ContextOptions options = context_options(config);
+  options.memory_capacity = capacity;
+  return ops::make_context(options);
 }
 
 Prepared prepare_with_bar(const Config& config, const RunEnvironment& environment) {
@@ -72,7 +72,7 @@ class Run {
         prepared_(std::move(prepared)),
         ctx_(ctx),
         outputs_(outputs),
-        compute_(compute_dtype(config, ctx.isa)),
+        compute_(compute_dtype(config, ctx)),
         total_(total_steps(config, prepared_.rows->total_rows(), 1)),
         trainer_(ctx, start_model(), trainer_options(config, total_), *ranks_),
         machine_(machine_of(ctx, compute_)) {}
@@ -393,9 +393,12 @@ void print_start(const Config& config, const Prepared& prepared, const ops::Cont
       prepared.validation ? fmt::format("; validation: {} rows", grouped(prepared.validation_rows)) : "");
   out << fmt::format("steps: {} of {} rows; {} compute, {} masters; {} threads, {}\n",
                      grouped(total_steps(config, prepared.rows->total_rows(), 1)),
-                     micro_batches(config, 1) * config.training.local_batch_size,
-                     to_string(compute_dtype(config, ctx.isa)), config.training.dtype == "float64" ? "f64" : "f32",
-                     ctx.threads, to_string(ctx.isa));
+                     micro_batches(config, 1) * config.training.local_batch_size, to_string(compute_dtype(config, ctx)),
+                     config.training.dtype == "float64" ? "f64" : "f32", ctx.threads, to_string(ctx.isa));
+  if (ctx.backend == ops::Backend::kCuda) {
+    out << fmt::format("device: {}, {}\n", config.training.device,
+                       cuda_memory::describe(ctx.allocator->device().index));
+  }
   out << format_plan(plan);
 }
 
@@ -418,7 +421,7 @@ std::string how_to_go_on(const Config& config, const std::string& command, std::
 std::string not_fitting(const Config& config, const model_io::HfConfig& architecture, const Prompts& prompts,
                         const MemoryPlan& plan) {
   std::string message = fmt::format("this training needs {} bytes of memory and {} are available",
-                                    grouped(plan.needed()), grouped(plan.available));
+                                    grouped(plan.needed()), grouped(plan.available.value_or(0)));
   if (const auto suggestion = suggest(config, architecture, prompts, plan.available)) {
     std::string changes;
     for (const std::string& change : suggestion->changes) {
@@ -437,7 +440,7 @@ std::string describe_plan(const Config& config, bool& fits) {
   const model_io::HfConfig architecture =
       train::architecture(config, start_config(config), tokenizer ? &*tokenizer : nullptr);
   const Prompts prompts = sample_prompts(config, tokenizer ? &*tokenizer : nullptr);
-  const MemoryPlan plan = plan_memory(config, architecture, full_batches(config, 1), prompts, usable_memory());
+  const MemoryPlan plan = plan_memory(config, architecture, full_batches(config, 1), prompts, available_memory(config));
   fits = plan.fits();
   std::string text =
       fmt::format("model: {} parameters\n", grouped(parameter_count(model::parameter_specs(architecture.model))));
@@ -461,7 +464,9 @@ RunSummary run_training(const Config& config, const RunEnvironment& environment)
 
   // The plan walks over full rows of one sequence each; short documents take somewhat more workspace.
   const Prompts prompts = sample_prompts(config, prepared.tokenizer ? &*prepared.tokenizer : nullptr);
-  const MemoryPlan plan = plan_memory(config, prepared.architecture, full_batches(config, 1), prompts, usable_memory());
+  const bool on_gpu = ctx.backend == ops::Backend::kCuda;
+  const MemoryPlan plan = plan_memory(config, prepared.architecture, full_batches(config, 1), prompts,
+                                      on_gpu ? ctx.allocator->use().capacity : usable_memory());
   print_start(config, prepared, ctx, plan, environment.out);
   if (!plan.fits()) {
     throw OutOfMemoryError(not_fitting(config, prepared.architecture, prompts, plan));

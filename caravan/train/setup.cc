@@ -6,6 +6,7 @@
 
 #include "caravan/base/error.h"
 #include "caravan/base/text.h"
+#include "caravan/base/threads.h"
 #include "caravan/model/presets.h"
 
 namespace caravan::train {
@@ -108,13 +109,36 @@ autograd::SavePolicy policy_of(const ActivationCheckpointSection& section) {
 
 }  // namespace
 
-DType compute_dtype(const Config& config, Isa isa) {
+ops::ContextOptions context_options(const Config& config) {
+  const Device device = parse_device(config.training.device);
+  ops::ContextOptions options;
+  options.backend = device.kind == DeviceKind::kCuda   ? ops::Backend::kCuda
+                    : config.training.backend == "ref" ? ops::Backend::kRef
+                                                       : ops::Backend::kCpu;
+  options.threads = static_cast<int>(config.training.threads);
+  options.cuda_device = device.index;
+  return options;
+}
+
+std::optional<std::int64_t> available_memory(const Config& config) {
+  const Device device = parse_device(config.training.device);
+  if (device.kind != DeviceKind::kCuda) {
+    return usable_memory();
+  }
+  try {
+    return Allocator::cuda_capacity(device.index);
+  } catch (const UnsupportedError&) {
+    return std::nullopt;
+  }
+}
+
+DType compute_dtype(const Config& config, const ops::Context& ctx) {
   if (config.training.dtype == "float64") {
     return DType::kF64;
   }
   const std::string& asked = config.training.mixed_precision_param;
   if (asked == "auto") {
-    return isa >= Isa::kAvx512Bf16 ? DType::kBF16 : DType::kF32;
+    return ctx.backend == ops::Backend::kCuda || ctx.isa >= Isa::kAvx512Bf16 ? DType::kBF16 : DType::kF32;
   }
   return asked == "bfloat16" ? DType::kBF16 : DType::kF32;
 }

@@ -5,7 +5,6 @@
 #include <optional>
 #include <string>
 
-#include "caravan/base/isa.h"
 #include "caravan/data/rows.h"
 #include "caravan/model_io/hf_config.h"
 #include "caravan/tokenizer/tokenizer.h"
@@ -14,9 +13,16 @@
 
 namespace caravan::train {
 
-// The type that the model computes in: mixed_precision_param, where "auto" is bf16 on processors that multiply bf16 and
-// f32 on others; f64 with training.dtype float64 (on the reference).
-DType compute_dtype(const Config& config, Isa isa);
+// The context that training.device, training.backend and training.threads ask for.
+ops::ContextOptions context_options(const Config& config);
+
+// Bytes that training.device has for this process: usable_memory(), or a GPU's Allocator::cuda_capacity(); nothing when
+// the GPU cannot be used here, as where a plan is made beforehand on a machine without one.
+std::optional<std::int64_t> available_memory(const Config& config);
+
+// The type that the model computes in: mixed_precision_param, where "auto" is bf16 on GPUs and on processors that
+// multiply bf16 and f32 on others; f64 with training.dtype float64.
+DType compute_dtype(const Config& config, const ops::Context& ctx);
 
 // The architecture that is trained.  `start`: config.json of the directory that training starts from, which explicit
 // model keys may not contradict; `tokenizer`: nullptr for data sets of ids.

@@ -255,7 +255,7 @@ TEST(Plan, PredictsThePeakToTheByte) {
       config.training.mixed_precision_param = compute;
       config.activation_checkpoint.mode = mode;
       TrainerOptions options = trainer_options(config, 10);
-      TrainerRun run(compute_dtype(config, Isa::kAvx2), options);
+      TrainerRun run(compute_dtype(config, context()), options);
       run.ctx.allocator->reset_peaks();
       const std::vector<MicroBatch> batches = full_batches(config, 1);
       const MemoryPlan plan = plan_memory(config, tiny_config(), batches, {}, std::int64_t{1} << 30);
