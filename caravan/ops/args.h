@@ -142,6 +142,26 @@ struct SumWordsArgs {
   Tensor sum, x;
 };
 
+struct AppendRowsArgs {
+  Tensor dst, src, at;
+};
+
+struct CachedAttentionArgs {
+  Tensor out, query, key, value;
+  HeadShape heads;
+  Tensor begins, lengths;
+  std::int64_t max_length;
+  double scale;
+};
+
+struct ArgmaxArgs {
+  Tensor ids, logits;
+};
+
+struct CountUpArgs {
+  Tensor values;
+};
+
 template <typename Args>
 using ImplementationList = std::span<const Implementation<Args>>;
 
@@ -199,8 +219,16 @@ ImplementationList<ZeroArgs> zero_list();
 ImplementationList<AdamWArgs> adamw_list();
 ImplementationList<SumOfSquaresArgs> sum_of_squares_list();
 ImplementationList<SumWordsArgs> sum_words_list();
+ImplementationList<AppendRowsArgs> append_rows_list();
+ImplementationList<CachedAttentionArgs> cached_attention_list();
+ImplementationList<ArgmaxArgs> argmax_list();
+ImplementationList<CountUpArgs> count_up_list();
 // Throws UnsupportedError in a build without CUDA.
 void require_built();
+// The ops of `body` as a graph, not run; null where nothing can be recorded (the emulated device), and body is to be
+// called each time.
+std::shared_ptr<void> record(Context& ctx, const std::function<void()>& body);
+void run_recorded(Context& ctx, const std::shared_ptr<void>& recorded);
 void synchronize(Context& ctx);
 // How many plans of cuBLASLt and cuDNN the state has made since it was new.
 std::int64_t plans_made(const CudaState& state);

@@ -116,11 +116,15 @@ std::string format_table(const MemoryUse& use) {
 }
 
 struct Allocator::State {
-  State(const Device& where, std::byte* slab, std::int64_t bytes)
-      : device(where), base(slab), mapped_bytes(where.kind == DeviceKind::kHost ? bytes : 0), offsets(bytes) {}
+  State(const Device& where, std::byte* slab, std::int64_t bytes, std::shared_ptr<const void> slab_lender)
+      : device(where),
+        base(slab),
+        lender(std::move(slab_lender)),
+        mapped_bytes(where.kind == DeviceKind::kHost && lender == nullptr ? bytes : 0),
+        offsets(bytes) {}
 
   ~State() {
-    if (device.kind == DeviceKind::kCuda) {
+    if (device.kind == DeviceKind::kCuda && lender == nullptr) {
       cuda_memory::release(device.index, base);
     }
     if (mapped_bytes > 0) {
@@ -171,7 +175,8 @@ struct Allocator::State {
 
   const Device device;
   std::byte* const base;
-  const std::int64_t mapped_bytes;  // 0 for a slab that is not mapped memory of ours
+  const std::shared_ptr<const void> lender;  // of a slab that is somebody's tensor
+  const std::int64_t mapped_bytes;           // 0 for a slab that is not mapped memory of ours
   mutable std::mutex mutex;
   OffsetAllocator offsets;
   std::array<SegmentUse, kSegmentCount> segments{};
@@ -179,8 +184,8 @@ struct Allocator::State {
   std::int64_t touched = 0;  // the largest end of any block ever: what may carry poison
 };
 
-Allocator::Allocator(Device device, std::byte* base, std::int64_t capacity)
-    : device_(device), state_(std::make_unique<State>(device, base, capacity)) {}
+Allocator::Allocator(Device device, std::byte* base, std::int64_t capacity, std::shared_ptr<const void> lender)
+    : device_(device), state_(std::make_unique<State>(device, base, capacity, std::move(lender))) {}
 
 Allocator::~Allocator() = default;
 
@@ -237,6 +242,13 @@ std::shared_ptr<Allocator> Allocator::cuda(int index, std::int64_t capacity) {
     cuda_memory::release(index, base);
     throw;
   }
+}
+
+std::shared_ptr<Allocator> Allocator::within(const Tensor& slab) {
+  if (slab.dtype() != DType::kU8 || !slab.contiguous()) {
+    throw ShapeError(fmt::format("an allocator within {}: contiguous bytes expected", to_string(slab)));
+  }
+  return std::shared_ptr<Allocator>(new Allocator(slab.device(), slab.address(), slab.bytes(), slab.owner()));
 }
 
 std::int64_t Allocator::cuda_capacity(int index) {

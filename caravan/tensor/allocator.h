@@ -86,6 +86,8 @@ class Allocator : public std::enable_shared_from_this<Allocator> {
   // reserve for the libraries' own state; a capacity that was named is had in full.  The device is the calling thread's
   // from here on.  Throws UnsupportedError when the device cannot be used, OutOfMemoryError when the memory is not there.
   static std::shared_ptr<Allocator> cuda(int index, std::int64_t capacity = 0);
+  // An allocator of the bytes of `slab`, which it keeps alive: [bytes] u8, contiguous, on any device.  Throws ShapeError.
+  static std::shared_ptr<Allocator> within(const Tensor& slab);
   // The default capacity of cuda().  Throws UnsupportedError when the device cannot be used.
   static std::int64_t cuda_capacity(int index);
 
@@ -101,7 +103,7 @@ class Allocator : public std::enable_shared_from_this<Allocator> {
   void reset_peaks();
 
  protected:
-  Allocator(Device device, std::byte* base, std::int64_t capacity);
+  Allocator(Device device, std::byte* base, std::int64_t capacity, std::shared_ptr<const void> lender = nullptr);
 
  private:
   struct State;

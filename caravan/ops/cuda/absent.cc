@@ -96,6 +96,28 @@ ImplementationList<SumWordsArgs> sum_words_list() {
   return {};
 }
 
+ImplementationList<AppendRowsArgs> append_rows_list() {
+  return {};
+}
+
+ImplementationList<CachedAttentionArgs> cached_attention_list() {
+  return {};
+}
+
+ImplementationList<ArgmaxArgs> argmax_list() {
+  return {};
+}
+
+ImplementationList<CountUpArgs> count_up_list() {
+  return {};
+}
+
+std::shared_ptr<void> record(Context& /*ctx*/, const std::function<void()>& /*body*/) {
+  return nullptr;
+}
+
+void run_recorded(Context& /*ctx*/, const std::shared_ptr<void>& /*recorded*/) {}
+
 void require_built() {
   throw UnsupportedError(
       "this caravan was built without CUDA; build it with `make build CUDA=1`, or run with --device cpu");

@@ -31,6 +31,40 @@ void synchronize(Context& ctx) {
   check_cuda(cudaStreamSynchronize(stream()), "waiting for the device");
 }
 
+#ifdef CARAVAN_CUDA_EMULATED
+std::shared_ptr<void> record(Context& /*ctx*/, const std::function<void()>& /*body*/) {
+  return nullptr;
+}
+
+void run_recorded(Context& /*ctx*/, const std::shared_ptr<void>& /*recorded*/) {}
+#else
+std::shared_ptr<void> record(Context& ctx, const std::function<void()>& body) {
+  check_cuda(cudaSetDevice(ctx.allocator->device().index), "choosing the device");
+  check_cuda(cudaStreamBeginCapture(stream(), cudaStreamCaptureModeThreadLocal), "beginning to record a graph");
+  cudaGraph_t graph = nullptr;
+  try {
+    body();
+  } catch (...) {
+    (void)cudaStreamEndCapture(stream(), &graph);
+    (void)cudaGetLastError();
+    if (graph != nullptr) {
+      (void)cudaGraphDestroy(graph);
+    }
+    throw;
+  }
+  check_cuda(cudaStreamEndCapture(stream(), &graph), "recording a graph");
+  cudaGraphExec_t exec = nullptr;
+  const cudaError_t error = cudaGraphInstantiate(&exec, graph, 0);
+  (void)cudaGraphDestroy(graph);
+  check_cuda(error, "making a graph ready");
+  return {static_cast<void*>(exec), [](void* made) { (void)cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(made)); }};
+}
+
+void run_recorded(Context& /*ctx*/, const std::shared_ptr<void>& recorded) {
+  check_cuda(cudaGraphLaunch(static_cast<cudaGraphExec_t>(recorded.get()), stream()), "running a graph");
+}
+#endif
+
 std::int64_t plans_made(const CudaState& state) {
   return state.plans;
 }

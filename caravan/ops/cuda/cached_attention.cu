@@ -1,0 +1,364 @@
+// Attention of one query a sequence over a cache, whose lengths stand on the device.
+//
+// Keys of a sequence are cut into `splits` stretches of equal length; a block takes one stretch for one kv head and all
+// query heads of its group, so that every key and value is read once.  Within a block, a slot of head_dim / 8 lanes takes
+// a key at a time, 16 bytes a lane, and keeps a running maximum, sum and output of its own (Dao et al. 2022); slots are
+// merged at the end of the block, stretches by a second kernel.  All merges go in a fixed order.
+#include <cmath>
+
+#include "caravan/ops/args.h"
+#include "caravan/ops/cuda/element.h"
+#include "caravan/ops/cuda/launch.h"
+
+namespace caravan::ops::cuda {
+namespace {
+
+constexpr unsigned kAllLanes = 0xffffffffU;
+constexpr int kThreads = 128;
+constexpr int kWide = 8;    // elements a lane holds of a head
+constexpr int kUnroll = 4;  // keys that a slot has in flight
+
+// What a kernel needs of a call.
+template <typename T>
+struct Call {
+  Rows<T> out;
+  Rows<const T> query, key, value;
+  const std::int32_t* begins;
+  const std::int32_t* lengths;
+  float* partial;  // [sequences, heads, splits, 2 + head_dim]: maximum, sum, output
+  std::int64_t max_length;
+  int heads, kv_heads, head_dim, splits;
+  float scale;  // of base 2: softmax weights are powers of two
+
+  __device__ std::int64_t length(std::int64_t sequence) const {
+    const std::int64_t asked = lengths[sequence];
+    return asked < 0 ? 0 : asked < max_length ? asked : max_length;
+  }
+  __device__ float* part(std::int64_t sequence, int head, int split) const {
+    return partial + ((sequence * heads + head) * splits + split) * (2 + head_dim);
+  }
+};
+
+template <typename T>
+struct alignas(16) Wide {
+  T element[kWide];
+};
+
+// Merges (m, l, o) of another slot into this one's: softmax over both sets of keys.
+__device__ inline void merge(float& m, float& l, float (&o)[kWide], float other_m, float other_l,
+                             const float (&other_o)[kWide]) {
+  const float top = fmaxf(m, other_m);
+  const float mine = m == -INFINITY ? 0.0F : exp2f(m - top);
+  const float theirs = other_m == -INFINITY ? 0.0F : exp2f(other_m - top);
+  m = top;
+  l = l * mine + other_l * theirs;
+  for (int i = 0; i < kWide; ++i) {
+    o[i] = o[i] * mine + other_o[i] * theirs;
+  }
+}
+
+// kGroup: query heads that a block serves; more of a group go to further blocks of gridDim.y.
+template <typename T, int kLanes, int kGroup>
+__global__ void __launch_bounds__(kThreads) stretches_kernel(Call<T> call) {
+  constexpr int kSlots = kThreads / kLanes;
+  constexpr int kHeadDim = kLanes * kWide;
+  const int group = call.heads / call.kv_heads;
+  const int parts = (group + kGroup - 1) / kGroup;
+  const int kv_head = static_cast<int>(blockIdx.y) / parts;
+  const int first_head = kv_head * group + static_cast<int>(blockIdx.y) % parts * kGroup;
+  const int heads_here = min(kGroup, (kv_head + 1) * group - first_head);
+  const std::int64_t sequence = blockIdx.z;
+  const int slot = static_cast<int>(threadIdx.x) / kLanes;
+  const int lane = static_cast<int>(threadIdx.x) % kLanes;
+  const std::int64_t length = call.length(sequence);
+  const std::int64_t split = blockIdx.x;
+  const std::int64_t from = call.begins[sequence] + length * split / call.splits;
+  const std::int64_t to = call.begins[sequence] + length * (split + 1) / call.splits;
+
+  float q[kGroup][kWide], m[kGroup], l[kGroup], o[kGroup][kWide];
+  for (int h = 0; h < kGroup; ++h) {
+    m[h] = -INFINITY;
+    l[h] = 0.0F;
+    const T* head = call.query[sequence] + (first_head + min(h, heads_here - 1)) * kHeadDim + lane * kWide;
+    for (int i = 0; i < kWide; ++i) {
+      q[h][i] = load(head[i]) * call.scale;
+      o[h][i] = 0.0F;
+    }
+  }
+
+  const std::int64_t column = static_cast<std::int64_t>(kv_head) * kHeadDim + lane * kWide;
+  // All lanes of a warp walk the same number of rounds, since they shuffle together.
+  for (std::int64_t round = from; round < to; round += kSlots * kUnroll) {
+    Wide<T> k[kUnroll], v[kUnroll];
+    bool there[kUnroll];
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      const std::int64_t at = round + u * kSlots + slot;
+      there[u] = at < to;
+      const std::int64_t row = there[u] ? at : from;
+      k[u] = *reinterpret_cast<const Wide<T>*>(call.key[row] + column);
+      v[u] = *reinterpret_cast<const Wide<T>*>(call.value[row] + column);
+    }
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+#pragma unroll
+      for (int h = 0; h < kGroup; ++h) {
+        float score = 0.0F;
+        for (int i = 0; i < kWide; ++i) {
+          score += q[h][i] * load(k[u].element[i]);
+        }
+        for (int distance = kLanes / 2; distance > 0; distance /= 2) {
+          score += __shfl_xor_sync(kAllLanes, score, distance);
+        }
+        if (there[u]) {
+          const float top = fmaxf(m[h], score);
+          const float before = exp2f(m[h] - top);  // 0 at the first key, whose m is minus infinity
+          const float weight = exp2f(score - top);
+          m[h] = top;
+          l[h] = l[h] * before + weight;
+          for (int i = 0; i < kWide; ++i) {
+            o[h][i] = o[h][i] * before + weight * load(v[u].element[i]);
+          }
+        }
+      }
+    }
+  }
+
+  // The slots of a warp by shuffles, then the warps through shared memory.
+  constexpr int kWarps = kThreads / kWarp;
+  __shared__ float shared_m[kWarps], shared_l[kWarps], shared_o[kWarps][kHeadDim];
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  for (int h = 0; h < kGroup; ++h) {
+    for (int distance = kLanes; distance < kWarp; distance *= 2) {
+      float other_o[kWide];
+      for (int i = 0; i < kWide; ++i) {
+        other_o[i] = __shfl_xor_sync(kAllLanes, o[h][i], distance);
+      }
+      const float other_m = __shfl_xor_sync(kAllLanes, m[h], distance);
+      const float other_l = __shfl_xor_sync(kAllLanes, l[h], distance);
+      merge(m[h], l[h], o[h], other_m, other_l, other_o);
+    }
+    __syncthreads();  // the head before is read
+    if (static_cast<int>(threadIdx.x) % kWarp < kLanes) {
+      shared_m[warp] = m[h];
+      shared_l[warp] = l[h];
+      for (int i = 0; i < kWide; ++i) {
+        shared_o[warp][lane * kWide + i] = o[h][i];
+      }
+    }
+    __syncthreads();
+    if (h >= heads_here) {
+      continue;
+    }
+    if (static_cast<int>(threadIdx.x) < kHeadDim) {
+      float top = -INFINITY;
+      for (int w = 0; w < kWarps; ++w) {
+        top = fmaxf(top, shared_m[w]);
+      }
+      float sum = 0.0F;
+      float output = 0.0F;
+      for (int w = 0; w < kWarps; ++w) {
+        const float share = shared_m[w] == -INFINITY ? 0.0F : exp2f(shared_m[w] - top);
+        sum += shared_l[w] * share;
+        output += shared_o[w][threadIdx.x] * share;
+      }
+      float* part = call.part(sequence, first_head + h, static_cast<int>(split));
+      part[2 + threadIdx.x] = output;
+      if (threadIdx.x == 0) {
+        part[0] = top;
+        part[1] = sum;
+      }
+    }
+  }
+}
+
+template <typename T>
+__global__ void merge_kernel(Call<T> call) {
+  const std::int64_t sequence = blockIdx.y;
+  const int head = static_cast<int>(blockIdx.x);
+  float top = -INFINITY;
+  for (int split = 0; split < call.splits; ++split) {
+    top = fmaxf(top, call.part(sequence, head, split)[0]);
+  }
+  for (int i = static_cast<int>(threadIdx.x); i < call.head_dim; i += static_cast<int>(blockDim.x)) {
+    float sum = 0.0F;
+    float output = 0.0F;
+    for (int split = 0; split < call.splits; ++split) {
+      const float* part = call.part(sequence, head, split);
+      const float share = part[0] == -INFINITY ? 0.0F : exp2f(part[0] - top);
+      sum += part[1] * share;
+      output += part[2 + i] * share;
+    }
+    call.out[sequence][static_cast<std::int64_t>(head) * call.head_dim + i] =
+        round_to<T>(sum > 0.0F ? output / sum : 0.0F);
+  }
+}
+
+// Any dtype, any head_dim, any alignment: a warp a query head, key after key.
+template <typename T>
+struct PlainCall {
+  Rows<T> out;
+  Rows<const T> query, key, value;
+  const std::int32_t* begins;
+  const std::int32_t* lengths;
+  Real<T>* outputs;  // [sequences, heads, head_dim]
+  std::int64_t max_length;
+  int heads, kv_heads, head_dim;
+  Real<T> scale;
+};
+
+template <typename T>
+__global__ void plain_kernel(PlainCall<T> call) {
+  using R = Real<T>;
+  const std::int64_t sequence = blockIdx.y;
+  const int head = static_cast<int>(blockIdx.x);
+  const int lane = static_cast<int>(threadIdx.x);
+  const std::int64_t asked = call.lengths[sequence];
+  const std::int64_t length = asked < 0 ? 0 : asked < call.max_length ? asked : call.max_length;
+  const std::int64_t column = static_cast<std::int64_t>(head / (call.heads / call.kv_heads)) * call.head_dim;
+  const T* query = call.query[sequence] + static_cast<std::int64_t>(head) * call.head_dim;
+  R* output = call.outputs + (sequence * call.heads + head) * call.head_dim;
+  for (int i = lane; i < call.head_dim; i += kWarp) {
+    output[i] = 0;
+  }
+  R m = -INFINITY;
+  R l = 0;
+  for (std::int64_t at = call.begins[sequence]; at < call.begins[sequence] + length; ++at) {
+    R score = 0;
+    for (int i = lane; i < call.head_dim; i += kWarp) {
+      score += load(query[i]) * load(call.key[at][column + i]);
+    }
+    for (int distance = kWarp / 2; distance > 0; distance /= 2) {
+      score += __shfl_xor_sync(kAllLanes, score, distance);
+    }
+    score *= call.scale;
+    const R top = m > score ? m : score;
+    const R before = exp(m - top);
+    const R weight = exp(score - top);
+    m = top;
+    l = l * before + weight;
+    for (int i = lane; i < call.head_dim; i += kWarp) {
+      output[i] = output[i] * before + weight * load(call.value[at][column + i]);
+    }
+  }
+  for (int i = lane; i < call.head_dim; i += kWarp) {
+    call.out[sequence][static_cast<std::int64_t>(head) * call.head_dim + i] = round_to<T>(l > 0 ? output[i] / l : R{0});
+  }
+}
+
+constexpr int kMostSplits = 128;
+
+// Twice as many blocks as there are multiprocessors, and no stretch shorter than a block's round where max_length is
+// reached.
+int splits_of(Context& ctx, const CachedAttentionArgs& args) {
+  constexpr std::int64_t kShortest = 64;
+  const std::int64_t others = args.query.rows() * args.heads.kv_heads;
+  const std::int64_t wanted = 2 * state(ctx).multiprocessors / std::max<std::int64_t>(1, others);
+  const std::int64_t most = std::max<std::int64_t>(1, args.max_length / kShortest);
+  return static_cast<int>(std::clamp<std::int64_t>(wanted, 1, std::min<std::int64_t>(most, kMostSplits)));
+}
+
+std::int64_t split_workspace(Context& ctx, const CachedAttentionArgs& args) {
+  return args.query.rows() * args.heads.heads * splits_of(ctx, args) * (2 + args.heads.head_dim) *
+         static_cast<std::int64_t>(sizeof(float));
+}
+
+const char* refuse_split(const Context& /*ctx*/, const CachedAttentionArgs& args) {
+  if (args.query.dtype() == DType::kF64 || args.query.dtype() == DType::kF32) {
+    return "f64 and f32 are served by the plain kernel";
+  }
+  if (args.heads.head_dim != 64 && args.heads.head_dim != 128) {
+    return "head_dim is neither 64 nor 128";
+  }
+  return wide(args.key) && wide(args.value) ? nullptr : "rows of keys or values do not begin at multiples of 16 bytes";
+}
+
+template <typename T, int kLanes>
+void launch_stretches(const Call<T>& call, std::int64_t sequences) {
+  const int group = call.heads / call.kv_heads;
+  const auto run = [&]<int kGroup>() {
+    const int parts = (group + kGroup - 1) / kGroup;
+    const dim3 grid(static_cast<unsigned>(call.splits), static_cast<unsigned>(call.kv_heads * parts),
+                    static_cast<unsigned>(sequences));
+    launch("cached_attention", stretches_kernel<T, kLanes, kGroup>, grid, kThreads, 0, call);
+  };
+  if (group == 1) {
+    run.template operator()<1>();
+  } else if (group == 2) {
+    run.template operator()<2>();
+  } else {
+    run.template operator()<4>();
+  }
+}
+
+template <typename T>
+void run_split_typed(Context& ctx, const CachedAttentionArgs& args, std::byte* workspace) {
+  constexpr double kLog2E = 1.4426950408889634;  // exp(x) = 2^(x log2 e)
+  Call<T> call;
+  call.out = Rows<T>(args.out);
+  call.query = Rows<const T>(args.query);
+  call.key = Rows<const T>(args.key);
+  call.value = Rows<const T>(args.value);
+  call.begins = elements<const std::int32_t>(args.begins);
+  call.lengths = elements<const std::int32_t>(args.lengths);
+  call.partial = reinterpret_cast<float*>(workspace);
+  call.max_length = args.max_length;
+  call.heads = static_cast<int>(args.heads.heads);
+  call.kv_heads = static_cast<int>(args.heads.kv_heads);
+  call.head_dim = static_cast<int>(args.heads.head_dim);
+  call.splits = splits_of(ctx, args);
+  call.scale = static_cast<float>(args.scale * kLog2E);
+  const std::int64_t sequences = args.query.rows();
+  if (args.heads.head_dim == 64) {
+    launch_stretches<T, 8>(call, sequences);
+  } else {
+    launch_stretches<T, 16>(call, sequences);
+  }
+  launch("cached_attention", merge_kernel<T>, dim3(static_cast<unsigned>(call.heads), static_cast<unsigned>(sequences)),
+         static_cast<unsigned>(call.head_dim), 0, call);
+}
+
+void run_split(Context& ctx, const CachedAttentionArgs& args, std::byte* workspace) {
+  if (args.query.dtype() == DType::kBF16) {
+    run_split_typed<__nv_bfloat16>(ctx, args, workspace);
+  } else {
+    run_split_typed<__half>(ctx, args, workspace);
+  }
+}
+
+std::int64_t plain_workspace(Context& /*ctx*/, const CachedAttentionArgs& args) {
+  return args.query.rows() * args.heads.heads * args.heads.head_dim * static_cast<std::int64_t>(sizeof(double));
+}
+
+void run_plain(Context& /*ctx*/, const CachedAttentionArgs& args, std::byte* workspace) {
+  with_element(args.query.dtype(), [&]<typename T>() {
+    PlainCall<T> call;
+    call.out = Rows<T>(args.out);
+    call.query = Rows<const T>(args.query);
+    call.key = Rows<const T>(args.key);
+    call.value = Rows<const T>(args.value);
+    call.begins = elements<const std::int32_t>(args.begins);
+    call.lengths = elements<const std::int32_t>(args.lengths);
+    call.outputs = reinterpret_cast<Real<T>*>(workspace);
+    call.max_length = args.max_length;
+    call.heads = static_cast<int>(args.heads.heads);
+    call.kv_heads = static_cast<int>(args.heads.kv_heads);
+    call.head_dim = static_cast<int>(args.heads.head_dim);
+    call.scale = static_cast<Real<T>>(args.scale);
+    const dim3 grid(static_cast<unsigned>(call.heads), static_cast<unsigned>(args.query.rows()));
+    launch("cached_attention", plain_kernel<T>, grid, kWarp, 0, call);
+  });
+}
+
+constexpr Implementation<CachedAttentionArgs> kCachedAttention[] = {
+    {"split", Backend::kCuda, Isa::kAvx2, refuse_split, split_workspace, run_split},
+    {"plain", Backend::kCuda, Isa::kAvx2, nullptr, plain_workspace, run_plain},
+};
+
+}  // namespace
+
+ImplementationList<CachedAttentionArgs> cached_attention_list() {
+  return kCachedAttention;
+}
+
+}  // namespace caravan::ops::cuda

@@ -1,0 +1,171 @@
+// A warp takes kRows rows of the weight; its lanes walk along them side by side, 16 bytes of a row each, and multiply by
+// the same 16 bytes of each token's activations, which all warps share and so find in the cache.
+#include "caravan/ops/cuda/gemv.h"
+
+#include "caravan/ops/cuda/element.h"
+#include "caravan/ops/cuda/launch.h"
+
+namespace caravan::ops::cuda {
+namespace {
+
+constexpr unsigned kAllLanes = 0xffffffffU;
+constexpr int kWide = 8;  // elements of 16 bytes
+constexpr int kWarps = 4;
+constexpr int kThreads = kWarps * kWarp;
+
+template <typename T>
+struct alignas(16) Wide {
+  T element[kWide];
+};
+
+// Weights are read once and not again before the next token: they need no place in the cache near the multiprocessor.
+template <typename T>
+__device__ Wide<T> streamed(const T* at) {
+#ifdef CARAVAN_CUDA_EMULATED
+  return *reinterpret_cast<const Wide<T>*>(at);
+#else
+  const int4 bits = __ldcs(reinterpret_cast<const int4*>(at));
+  Wide<T> result;
+  *reinterpret_cast<int4*>(&result) = bits;
+  return result;
+#endif
+}
+
+template <typename T, typename Y>
+struct Product {
+  Rows<Y> y;
+  Rows<const T> x;
+  Rows<const T> w;
+  const T* bias;
+  Rows<const Y> residual;
+  std::int64_t in, out;
+  int tokens;
+};
+
+template <typename T, typename Y, int kTokens, int kRows, int kUnroll>
+__global__ void __launch_bounds__(kThreads) gemv_kernel(Product<T, Y> p) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const std::int64_t warp = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
+  const std::int64_t first = warp * kRows;
+  if (first >= p.out) {
+    return;
+  }
+  const T* row[kRows];
+  for (int r = 0; r < kRows; ++r) {
+    row[r] = p.w[first + r < p.out ? first + r : p.out - 1];
+  }
+  const T* token[kTokens];
+  for (int t = 0; t < kTokens; ++t) {
+    token[t] = p.x[t < p.tokens ? t : p.tokens - 1];
+  }
+  float sum[kRows][kTokens] = {};
+  const auto add = [&](const Wide<T>& weights, const Wide<T>& activations, float& to) {
+#pragma unroll
+    for (int i = 0; i < kWide; ++i) {
+      to += load(weights.element[i]) * load(activations.element[i]);
+    }
+  };
+  constexpr int kStep = kWarp * kWide;
+  std::int64_t at = lane * kWide;
+  for (; at + (kUnroll - 1) * kStep < p.in; at += kUnroll * kStep) {
+    Wide<T> weights[kUnroll][kRows];
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        weights[u][r] = streamed(row[r] + at + u * kStep);
+      }
+    }
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+#pragma unroll
+      for (int t = 0; t < kTokens; ++t) {
+        const Wide<T> activations = *reinterpret_cast<const Wide<T>*>(token[t] + at + u * kStep);
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+          add(weights[u][r], activations, sum[r][t]);
+        }
+      }
+    }
+  }
+  for (; at < p.in; at += kStep) {
+    for (int r = 0; r < kRows; ++r) {
+      const Wide<T> weights = streamed(row[r] + at);
+      for (int t = 0; t < kTokens; ++t) {
+        add(weights, *reinterpret_cast<const Wide<T>*>(token[t] + at), sum[r][t]);
+      }
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+    for (int t = 0; t < kTokens; ++t) {
+      for (int distance = kWarp / 2; distance > 0; distance /= 2) {
+        sum[r][t] += __shfl_xor_sync(kAllLanes, sum[r][t], distance);
+      }
+    }
+  }
+  // Lane r * kTokens + t writes the result of row r and token t; every lane holds every sum.
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+    for (int t = 0; t < kTokens; ++t) {
+      if (lane == r * kTokens + t && first + r < p.out && t < p.tokens) {
+        const std::int64_t column = first + r;
+        float value = sum[r][t] + (p.bias == nullptr ? 0.0F : load(p.bias[column]));
+        value += p.residual.base == nullptr ? 0.0F : load(p.residual[t][column]);
+        p.y[t][column] = round_to<Y>(value);
+      }
+    }
+  }
+}
+
+template <typename T, typename Y>
+void run(const LinearArgs& args, const Tensor& w) {
+  Product<T, Y> p;
+  p.y = Rows<Y>(args.y);
+  p.x = Rows<const T>(args.x);
+  p.w = Rows<const T>(w);
+  p.bias = elements<const T>(args.bias);
+  if (args.residual.defined()) {
+    p.residual = Rows<const Y>(args.residual);
+  }
+  p.in = args.x.columns();
+  p.out = w.rows();
+  p.tokens = static_cast<int>(args.x.rows());
+  const auto start = [&]<int kTokens, int kRows, int kUnroll>() {
+    launch("linear", gemv_kernel<T, Y, kTokens, kRows, kUnroll>, blocks_for(p.out, kWarps * kRows), kThreads, 0, p);
+  };
+  if (p.tokens == 1) {
+    start.template operator()<1, 2, 4>();
+  } else if (p.tokens == 2) {
+    start.template operator()<2, 2, 4>();
+  } else if (p.tokens <= 4) {
+    start.template operator()<4, 2, 2>();
+  } else {
+    start.template operator()<8, 2, 2>();
+  }
+}
+
+}  // namespace
+
+const char* refuse_gemv(const LinearArgs& args, const Tensor& w) {
+  if (args.x.dtype() != DType::kBF16 && args.x.dtype() != DType::kF16) {
+    return "f32 and f64 are multiplied by cuBLASLt";
+  }
+  if (args.x.rows() > kGemvTokens) {
+    return "more tokens than one reading of the weight serves";
+  }
+  return wide(args.x) && wide(w) ? nullptr : "rows do not begin at multiples of 16 bytes";
+}
+
+void gemv(const LinearArgs& args, const Tensor& w) {
+  const bool f32 = args.y.dtype() == DType::kF32;
+  if (args.x.dtype() == DType::kBF16) {
+    f32 ? run<__nv_bfloat16, float>(args, w) : run<__nv_bfloat16, __nv_bfloat16>(args, w);
+  } else {
+    f32 ? run<__half, float>(args, w) : run<__half, __half>(args, w);
+  }
+}
+
+}  // namespace caravan::ops::cuda
