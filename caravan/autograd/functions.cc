@@ -6,6 +6,7 @@
 
 #include "caravan/autograd/nodes.h"
 #include "caravan/base/error.h"
+#include "caravan/ops/decoding.h"
 #include "caravan/ops/elementwise.h"
 #include "caravan/ops/embedding.h"
 #include "caravan/ops/swiglu.h"
@@ -224,6 +225,11 @@ Value cached_attention(Context& ctx, int layer, const Value& qkv, const ops::Hea
   const auto [query, key, value] = parts_of(qkv.tensor, heads);
   const KvCache::View seen = ctx.cache->extend(ctx.ops, layer, ctx.layout, key, value);
   const Tensor out = ctx.ops.allocate(qkv.tensor.dtype(), query.shape());
+  if (seen.lengths.defined()) {
+    ops::cached_attention(ctx.ops, out, query, seen.key, seen.value, heads, seen.begins, seen.lengths, seen.max_length,
+                          scale);
+    return {out};
+  }
   ops::attention(ctx.ops, out, Tensor(), query, seen.key, seen.value, heads, seen.ranges, scale);
   ctx.flops += attention_flops(heads, seen.ranges);
   return {out};

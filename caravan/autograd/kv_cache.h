@@ -23,6 +23,10 @@ class KvCache {
     Tensor key;                          // [cache rows, kv_heads * head_dim]
     Tensor value;                        // the same shape
     std::vector<AttentionRange> ranges;  // queries are rows of the pass, keys rows of these tensors
+    // Or, where the pass is one row a sequence and the host does not know how long they are: row i sees lengths[i] keys
+    // from begins[i] on, at most max_length (ops::cached_attention).  [sequences] i32
+    Tensor begins, lengths;
+    std::int64_t max_length = 0;
   };
 
   virtual ~KvCache() = default;

@@ -60,6 +60,16 @@ void DenseCache::reserve(ops::Context& ctx, const std::vector<std::int64_t>& cap
   begins_ = begins;
 }
 
+void DenseCache::set_held(std::size_t sequence, std::int64_t rows) {
+  if (rows < 0 || rows > capacity(sequence)) {
+    throw ShapeError(
+        fmt::format("DenseCache: {} rows of sequence {}, there is room for {}", rows, sequence, capacity(sequence)));
+  }
+  for (Layer& layer : layers_) {
+    layer.held[sequence] = rows;
+  }
+}
+
 std::int64_t DenseCache::bytes(const CacheShape& shape, std::int64_t rows) {
   constexpr std::int64_t kUnit = OffsetAllocator::kAlignment;
   const std::int64_t blocks = (rows * shape.columns * size_of(shape.dtype) + kUnit - 1) / kUnit;
@@ -73,7 +83,9 @@ autograd::KvCache::View DenseCache::extend(ops::Context& ctx, int layer, const S
     throw ShapeError(
         fmt::format("DenseCache: a pass of {} sequences for a cache of {}", layout.sequences.size(), kept.held.size()));
   }
-  View view{kept.key, kept.value, {}};
+  View view;
+  view.key = kept.key;
+  view.value = kept.value;
   for (std::size_t i = 0; i < kept.held.size(); ++i) {
     const Sequence& sequence = layout.sequences[i];
     const std::int64_t length = sequence.first_position + sequence.length;

@@ -29,6 +29,15 @@ class DenseCache final : public autograd::KvCache {
   // What it takes of Segment::kKvCache for so many rows in all.
   static std::int64_t bytes(const CacheShape& shape, std::int64_t rows);
 
+  // The rows of `layer`, for steps that append without the host (generate/step_graph.h); and how many rows of a sequence
+  // are held from now on, when they have.  Throws ShapeError beyond its room.
+  const Tensor& keys(int layer) const { return layers_.at(static_cast<std::size_t>(layer)).key; }
+  const Tensor& values(int layer) const { return layers_.at(static_cast<std::size_t>(layer)).value; }
+  std::int64_t begin(std::size_t sequence) const { return begins_.at(sequence); }
+  std::int64_t capacity(std::size_t sequence) const { return begins_.at(sequence + 1) - begins_.at(sequence); }
+  std::size_t sequences() const { return begins_.size() - 1; }
+  void set_held(std::size_t sequence, std::int64_t rows);
+
   // Throws ShapeError when the layout has another number of sequences, begins beyond what is held of one, or does not
   // fit its capacity.
   View extend(ops::Context& ctx, int layer, const SequenceLayout& layout, const Tensor& key,

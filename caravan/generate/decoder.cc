@@ -9,12 +9,15 @@
 
 namespace caravan::generate {
 
-Decoder::Decoder(ops::Context& ctx, const model::Llama& model, std::vector<std::int64_t> capacities)
+Decoder::Decoder(ops::Context& ctx, const model::Llama& model, std::vector<std::int64_t> capacities,
+                 Recording recording)
     : ctx_(&ctx),
       model_(&model),
       cache_(ctx, cache_shape(model), capacities),
       sequences_(capacities.size()),
-      lengths_(capacities.size(), 0) {}
+      lengths_(capacities.size(), 0),
+      records_(recording == Recording::kAlways ||
+               (recording == Recording::kOnGpu && ctx.backend == ops::Backend::kCuda)) {}
 
 CacheShape Decoder::cache_shape(const model::Llama& model) {
   const model::LlamaConfig& config = model.config();
@@ -27,16 +30,58 @@ void Decoder::keep(std::size_t i, std::int64_t length) {
     throw ShapeError(fmt::format("Decoder: {} ids of sequence {} to keep, there are {}", length, i, sequence.size()));
   }
   sequence.resize(static_cast<std::size_t>(length));
+  steps_go_on_ = false;
 }
 
 void Decoder::reserve(const std::vector<std::int64_t>& capacities) {
+  steps_.reset();
+  steps_go_on_ = false;
   cache_.reserve(*ctx_, capacities);
+}
+
+// One id of each sequence as a recorded step, where it can be one.
+bool Decoder::recorded_step(const std::vector<std::vector<std::int32_t>>& ids, std::vector<Tensor>& logits) {
+  const model::LlamaConfig& config = model_->config();
+  std::vector<std::int64_t> held;
+  std::vector<std::int32_t> next;
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    const auto length = static_cast<std::int64_t>(sequences_[i].size());
+    if (!records_ || ids[i].size() != 1 || length == 0 || length >= cache_.capacity(i) ||
+        !steps_can_be_recorded(config, lengths_[i], cache_.capacity(i))) {
+      return false;
+    }
+    held.push_back(length);
+    next.push_back(ids[i].front());
+  }
+  if (ids.empty()) {
+    return false;
+  }
+  if (steps_ == nullptr) {
+    steps_ = std::make_unique<StepGraph>(*ctx_, *model_, cache_, StepGraph::Choice::kByHost);
+    steps_go_on_ = false;
+  }
+  if (!steps_go_on_) {
+    steps_->begin(held, next);
+    steps_go_on_ = true;
+  }
+  steps_->step(next);
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    sequences_[i].push_back(next[i]);
+    lengths_[i] = held[i] + 1;
+    logits.push_back(steps_->logits().row_range(static_cast<std::int64_t>(i), static_cast<std::int64_t>(i) + 1));
+  }
+  ids_run_ += static_cast<std::int64_t>(ids.size());
+  return true;
 }
 
 std::vector<Tensor> Decoder::extend(const std::vector<std::vector<std::int32_t>>& ids) {
   if (ids.size() != sequences_.size()) {
     throw ShapeError(fmt::format("Decoder: ids for {} sequences, there are {}", ids.size(), sequences_.size()));
   }
+  if (std::vector<Tensor> logits; recorded_step(ids, logits)) {
+    return logits;
+  }
+  steps_go_on_ = false;
   const model::LlamaConfig& config = model_->config();
   SequenceLayout layout;
   std::vector<std::int32_t> tokens;

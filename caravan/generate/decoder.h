@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "caravan/generate/cache.h"
+#include "caravan/generate/step_graph.h"
 #include "caravan/model/llama.h"
 #include "caravan/ops/context.h"
 
@@ -18,8 +20,12 @@ namespace caravan::generate {
 // position, so that the whole sequence is run again: a step then costs as much as the prompt did.
 class Decoder {
  public:
+  // Which passes of one id a sequence are recorded as a graph (step_graph.h).
+  enum class Recording { kOnGpu, kAlways, kNever };
+
   // Room for capacities[i] ids of sequence i.  The model must outlive it.  Throws OutOfMemoryError.
-  Decoder(ops::Context& ctx, const model::Llama& model, std::vector<std::int64_t> capacities);
+  Decoder(ops::Context& ctx, const model::Llama& model, std::vector<std::int64_t> capacities,
+          Recording recording = Recording::kOnGpu);
 
   static CacheShape cache_shape(const model::Llama& model);
 
@@ -36,16 +42,25 @@ class Decoder {
 
   // Appends ids[i], which may be empty, to sequence i in one pass.  Result: the logits after the last id of each
   // sequence that got any, [1, vocab] f32 (f64 for f64 models), in order; for others undefined tensors.
-  // Throws ShapeError when there are more ids than room, OutOfMemoryError; the decoder is of no use afterwards.
+  // Throws ShapeError when there are more ids than room, OutOfMemoryError; the decoder is of no use afterwards.  The
+  // tensors hold until the next call.
   std::vector<Tensor> extend(const std::vector<std::vector<std::int32_t>>& ids);
 
+  // The cache, for steps of the caller's own; what they append the decoder does not know of.
+  DenseCache& cache() { return cache_; }
+
  private:
+  bool recorded_step(const std::vector<std::vector<std::int32_t>>& ids, std::vector<Tensor>& logits);
+
   ops::Context* ctx_;
   const model::Llama* model_;
   DenseCache cache_;
   std::vector<std::vector<std::int32_t>> sequences_;  // all ids so far
   std::vector<std::int64_t> lengths_;                 // of each sequence when its last rows were computed
   std::int64_t ids_run_ = 0;
+  bool records_ = false;
+  std::unique_ptr<StepGraph> steps_;  // null until the first recorded step, and when the cache has moved
+  bool steps_go_on_ = false;          // the last pass was a recorded step, after which the next one follows
 };
 
 }  // namespace caravan::generate

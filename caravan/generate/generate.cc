@@ -42,29 +42,71 @@ void check_one(const Request& request, std::size_t index, const model::LlamaConf
   validate(request.sampling);
 }
 
-Result run(ops::Context& ctx, const model::Llama& model, const Request& request, std::size_t index,
-           const OnToken& on_token) {
-  Result result;
-  if (request.max_new_tokens == 0) {
-    return result;
-  }
-  // The last new token is never run.
-  Decoder decoder(ctx, model, {static_cast<std::int64_t>(request.prompt.size()) + request.max_new_tokens - 1});
-  std::vector<Tensor> logits = decoder.extend({request.prompt});
-  for (std::int64_t position = 0;; ++position) {
-    const std::int32_t id = sample(to_floats(logits.front()), request.sampling, index, position);
+// A request on its way: what was generated, and whether and why it ended.
+struct Progress {
+  const Request& request;
+  std::size_t index;
+  const OnToken& on_token;
+  Result result = {};
+
+  // Takes a new id; false when it was the last.
+  bool take(std::int32_t id) {
     result.ids.push_back(id);
     const bool go_on = !on_token || on_token(index, id);
     if (std::ranges::find(request.eos, id) != request.eos.end()) {
       result.reason = FinishReason::kEos;
-      return result;
+      return false;
     }
     if (!go_on) {
       result.reason = FinishReason::kStopped;
-      return result;
+      return false;
     }
-    if (position + 1 == request.max_new_tokens) {
-      return result;
+    return static_cast<std::int64_t>(result.ids.size()) < request.max_new_tokens;
+  }
+};
+
+// Greedy steps on a GPU: the device chooses and goes on, a step ahead of what the host has seen.
+void run_ahead(ops::Context& ctx, const model::Llama& model, DenseCache& cache, Progress& progress) {
+  const auto prompt = static_cast<std::int64_t>(progress.request.prompt.size());
+  StepGraph steps(ctx, model, cache, StepGraph::Choice::kGreedy);
+  steps.begin({prompt}, {progress.result.ids.front()});
+  const std::int64_t wanted = progress.request.max_new_tokens - 1;
+  constexpr std::int64_t kAhead = 2;
+  std::int64_t started = 0;
+  for (std::int64_t taken = 0; taken < wanted; ++taken) {
+    while (started < std::min(wanted, taken + kAhead)) {
+      steps.step();
+      ++started;
+    }
+    const std::int32_t id = steps.take().front();
+    if (id < 0) {
+      throw InputError("a logit is NaN, or all are minus infinity; the model's weights or numbers are broken");
+    }
+    if (!progress.take(id)) {
+      return;
+    }
+  }
+}
+
+Result run(ops::Context& ctx, const model::Llama& model, const Request& request, std::size_t index,
+           const OnToken& on_token) {
+  Progress progress{request, index, on_token};
+  if (request.max_new_tokens == 0) {
+    return progress.result;
+  }
+  // The last new token is never run.
+  const auto length = static_cast<std::int64_t>(request.prompt.size());
+  Decoder decoder(ctx, model, {length + request.max_new_tokens - 1});
+  std::vector<Tensor> logits = decoder.extend({request.prompt});
+  for (std::int64_t position = 0;; ++position) {
+    const std::int32_t id = sample(to_floats(logits.front()), request.sampling, index, position);
+    if (!progress.take(id)) {
+      return progress.result;
+    }
+    if (ctx.backend == ops::Backend::kCuda && !request.sampling.do_sample &&
+        steps_can_be_recorded(model.config(), length, length + request.max_new_tokens)) {
+      run_ahead(ctx, model, decoder.cache(), progress);
+      return progress.result;
     }
     logits = decoder.extend({{id}});
   }

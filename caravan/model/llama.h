@@ -81,6 +81,8 @@ class Llama {
   const LlamaConfig& config() const { return config_; }
   int units() const { return static_cast<int>(config_.num_hidden_layers) + 2; }
   autograd::UnitRange stage() const { return stage_; }
+  // The rotary embedding that its layers share.
+  const nn::Rope& rope() const { return rope_; }
   // The type of weights and activations.
   DType dtype() const { return dtype_; }
 

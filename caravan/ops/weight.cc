@@ -66,6 +66,7 @@ Weight Weight::in_blocks(std::vector<quant::BlockMatrix> pieces, DType dtype) {
   }
   Weight weight;
   weight.shape_ = {rows, pieces.front().columns};
+  weight.packed_ = std::make_shared<std::map<std::string, PackedWeight>>();
   weight.blocks_ = std::make_shared<const std::vector<quant::BlockMatrix>>(std::move(pieces));
   weight.dtype_ = dtype;
   return weight;

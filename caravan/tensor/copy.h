@@ -5,12 +5,18 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "caravan/tensor/allocator.h"
 
 namespace caravan {
+
+namespace cuda_memory {
+class LateCopy;
+}
 
 // Fills `dst` from as many bytes in row-major order, same dtype, after all that was asked of its device before.  `src`
 // may be changed when the call returns.  On the meta device it does nothing.
@@ -28,6 +34,24 @@ Tensor to_device(Allocator& allocator, const std::vector<float>& values, const S
 // Converts `count` elements between any two of f64, f32, bf16 and f16, rounding once, to nearest even.
 // Throws ShapeError for other types.
 void convert_elements(DType dst_dtype, std::byte* dst, DType src_dtype, const std::byte* src, std::int64_t count);
+
+// Copies of one small tensor that the host reads later than it asks for them, so that the device need not wait for the
+// host nor the host for the device.  Elsewhere than on a GPU a copy is made when it is asked for.
+class Mailbox {
+ public:
+  // Of a contiguous i32 tensor.  Throws ShapeError for another one.
+  explicit Mailbox(const Tensor& tensor);
+  // Asks for a copy of what the tensor holds when everything asked for before is done.
+  void post();
+  // The oldest copy that was not taken yet; waits for it.  Throws ShapeError when there is none.
+  std::vector<std::int32_t> take();
+
+ private:
+  Tensor tensor_;
+  std::deque<std::shared_ptr<cuda_memory::LateCopy>> under_way_;
+  std::vector<std::shared_ptr<cuda_memory::LateCopy>> spare_;
+  std::deque<std::vector<std::int32_t>> made_;
+};
 
 // Waits for the device.  The elements of a float tensor as doubles or floats, of an integer tensor as i64, in row-major order.
 std::vector<double> to_doubles(const Tensor& tensor);

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "caravan/base/error.h"
 #include "caravan/tensor/cuda_runtime.h"
 
@@ -109,6 +111,51 @@ void copy_out(int index, std::byte* dst, const std::byte* src, std::int64_t pitc
                                cudaMemcpyDeviceToHost, cudaStreamPerThread),
              "copying from the device");
   check_cuda(cudaStreamSynchronize(cudaStreamPerThread), "waiting for the device");
+}
+
+class LateCopy {
+ public:
+  explicit LateCopy(std::int64_t bytes) {
+    check_cuda(cudaHostAlloc(&bytes_, static_cast<std::size_t>(bytes), cudaHostAllocDefault), "pinning host memory");
+    const cudaError_t error = cudaEventCreateWithFlags(&done_, cudaEventDisableTiming);
+    if (error != cudaSuccess) {
+      (void)cudaFreeHost(bytes_);
+      check_cuda(error, "making an event");
+    }
+  }
+  ~LateCopy() {
+    (void)cudaEventDestroy(done_);
+    (void)cudaFreeHost(bytes_);
+  }
+  LateCopy(const LateCopy&) = delete;
+  LateCopy& operator=(const LateCopy&) = delete;
+
+  void start(const std::byte* src, std::int64_t bytes) {
+    check_cuda(
+        cudaMemcpyAsync(bytes_, src, static_cast<std::size_t>(bytes), cudaMemcpyDeviceToHost, cudaStreamPerThread),
+        "copying from the device");
+    check_cuda(cudaEventRecord(done_, cudaStreamPerThread), "recording an event");
+  }
+  const std::byte* finish() {
+    check_cuda(cudaEventSynchronize(done_), "waiting for the device");
+    return static_cast<const std::byte*>(bytes_);
+  }
+
+ private:
+  void* bytes_ = nullptr;
+  cudaEvent_t done_ = nullptr;
+};
+
+std::shared_ptr<LateCopy> start_copy_out(int index, const std::byte* src, std::int64_t bytes,
+                                         std::shared_ptr<LateCopy> used) {
+  use(index, "choosing the device");
+  std::shared_ptr<LateCopy> copy = used != nullptr ? std::move(used) : std::make_shared<LateCopy>(bytes);
+  copy->start(src, bytes);
+  return copy;
+}
+
+const std::byte* finish(LateCopy& copy) {
+  return copy.finish();
 }
 
 }  // namespace caravan::cuda_memory

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 
 namespace caravan::cuda_memory {
@@ -33,5 +34,14 @@ void copy_in(int index, std::byte* dst, std::int64_t pitch, const std::byte* src
 // The other way, after everything that the stream was given before; returns when the bytes are there.
 void copy_out(int index, std::byte* dst, const std::byte* src, std::int64_t pitch, std::int64_t width,
               std::int64_t rows);
+
+// Bytes on their way from a device to pinned host memory.
+class LateCopy;
+// Asks for the copy of `bytes` bytes after everything that the stream was given before, and does not wait.  `used`, when
+// given, was made for as many bytes, and its bytes are not needed any more.
+std::shared_ptr<LateCopy> start_copy_out(int index, const std::byte* src, std::int64_t bytes,
+                                         std::shared_ptr<LateCopy> used = nullptr);
+// Waits until they are there.  Throws Error with CUDA's words.
+const std::byte* finish(LateCopy& copy);
 
 }  // namespace caravan::cuda_memory

@@ -37,4 +37,13 @@ void copy_out(int /*index*/, std::byte* /*dst*/, const std::byte* /*src*/, std::
   throw UnsupportedError(kAbsent);
 }
 
+std::shared_ptr<LateCopy> start_copy_out(int /*index*/, const std::byte* /*src*/, std::int64_t /*bytes*/,
+                                         std::shared_ptr<LateCopy> /*used*/) {
+  throw UnsupportedError(kAbsent);
+}
+
+const std::byte* finish(LateCopy& /*copy*/) {
+  throw UnsupportedError(kAbsent);
+}
+
 }  // namespace caravan::cuda_memory

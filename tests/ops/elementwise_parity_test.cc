@@ -57,7 +57,9 @@ TEST_P(ElementwiseParity, ConvertRoundsOnceToNearestEvenLikeTheReference) {
       convert(cpu_, y.view, x.view);
       if (c.rows > 0 && !choices_.empty()) {
         const DType widest = to == DType::kF64 ? to : GetParam();
-        EXPECT_EQ(choices_.back().implementation, expected_implementation("convert", widest, cpu_.isa));
+        if (const char* expected = expected_implementation("convert", widest, cpu_.isa)) {
+          EXPECT_EQ(choices_.back().implementation, expected);
+        }
       }
       EXPECT_EQ(choices_.size(), c.rows > 0 ? 1U : 0U);
       choices_.clear();
@@ -216,21 +218,22 @@ TEST_P(ElementwiseParity, SumOfSquaresIsTakenInF64AndAddedTo) {
     }
     const double error = (static_cast<double>(c.count) + 2) * 0x1p-53 * static_cast<double>(exact);
     EXPECT_NEAR(cpu, static_cast<double>(exact), error);
-    EXPECT_NEAR(to_doubles(sum_of_squares(ref_, x, 5))[0], static_cast<double>(exact), error);
+    EXPECT_NEAR(to_doubles(sum_of_squares(ref_, on_ref().vector("x", c.count, 2), 5))[0], static_cast<double>(exact),
+                error);
   }
 }
 
 TEST_P(ElementwiseParity, SumOfSquaresOfF32NumbersLeavesTheRangeOfF32) {
   const double large = GetParam() == DType::kF16 ? 60000 : 1e30;
-  const Tensor x = from_doubles(cpu_, GetParam(), {2}, {large, large});
-  const double value = to_doubles(x)[0];
   for (Context* ctx : {&cpu_, &ref_}) {
+    const Tensor x = from_doubles(*ctx, GetParam(), {2}, {large, large});
+    const double value = to_doubles(x)[0];
     EXPECT_EQ(to_doubles(sum_of_squares(*ctx, x, 0))[0], 2 * value * value);
   }
 }
 
 // Every result that a run of these ops gives, bit by bit.
-std::vector<Doubles> sums_over_rows(Context& ctx, DType dtype) {
+std::vector<Doubles> sums_over_rows(Context& ctx, Context& ref, DType dtype) {
   const Maker make{ctx, dtype, dtype};
   std::vector<Doubles> results;
   const LinearCase wide{.tokens = 517, .in = 8, .out = 1003, .strided = true};
@@ -247,8 +250,6 @@ std::vector<Doubles> sums_over_rows(Context& ctx, DType dtype) {
   for (const std::int64_t count : {1, 8191, 300007}) {
     results.push_back(to_doubles(sum_of_squares(ctx, make.vector("x", count, 1), 0)));
   }
-  Context ref = ctx;
-  ref.backend = Backend::kRef;
   for (const AttentionCase& c : kAttentionCases) {
     const AttentionGradients got = run_grad(make, c, attention_results(ref, dtype, c));
     results.insert(results.end(), {got.query, got.key, got.value});
@@ -261,11 +262,12 @@ TEST_P(ElementwiseParity, SumsOverRowsHaveTheSameBitsForEveryThreadCount) {
     Context one = *ctx;
     one.on_choice = nullptr;
     one.threads = 1;
-    const std::vector<Doubles> expected = sums_over_rows(one, GetParam());
+    const std::vector<Doubles> expected = sums_over_rows(one, ref_, GetParam());
     for (const int threads : {2, 3, 3}) {
       Context several = one;
       several.threads = threads;
-      EXPECT_EQ(sums_over_rows(several, GetParam()), expected) << threads << " threads on " << to_string(ctx->backend);
+      EXPECT_EQ(sums_over_rows(several, ref_, GetParam()), expected)
+          << threads << " threads on " << to_string(ctx->backend);
     }
   }
 }
@@ -275,15 +277,15 @@ TEST_P(ElementwiseParity, SumWordsAddsEveryWordOnce) {
   for (const std::int64_t count : {0, 1, 31, 32, 33, 64, 127, 1000, 131072, 400001}) {
     SCOPED_TRACE(std::to_string(count) + " words");
     const std::int64_t elements = count * size_of(DType::kI64) / size_of(GetParam());
-    const Tensor x = cpu_.allocate(GetParam(), {elements});
     std::vector<std::uint64_t> words(static_cast<std::size_t>(count));
     std::uint64_t expected = 0;
     for (std::size_t i = 0; i < words.size(); ++i) {
       words[i] = (i + 1) * 0x9e3779b97f4a7c15U;
       expected += words[i];
     }
-    copy_from_host(x, std::as_bytes(std::span(words)));
     for (Context* ctx : {&cpu_, &ref_}) {
+      const Tensor x = ctx->allocate(GetParam(), {elements});
+      copy_from_host(x, std::as_bytes(std::span(words)));
       const Tensor sum = ctx->allocate(DType::kI64, {1});
       std::uint64_t got = 1;
       copy_from_host(sum, std::as_bytes(std::span(&got, 1)));
@@ -292,7 +294,7 @@ TEST_P(ElementwiseParity, SumWordsAddsEveryWordOnce) {
       EXPECT_EQ(got, expected) << to_string(ctx->backend);
     }
     expect_served_by(count > 0 ? "sum_words" : "zero", true,
-                     count > 0 ? expected_implementation("sum_words", DType::kF32, cpu_.isa) : "rows");
+                     count > 0 || kOnCuda ? expected_implementation("sum_words", DType::kF32, cpu_.isa) : "rows");
   }
 }
 

@@ -15,12 +15,24 @@
 #include <functional>
 #include <optional>
 
+#include "caravan/tensor/cuda_memory.h"
 #include "tests/ops/runs.h"
 #include "tests/support/isa.h"
 
 namespace caravan::ops::testing {
 
+// Whether this program tests the CUDA backend (real or emulated) and not the processor's.
+#ifdef CARAVAN_TEST_CUDA
+inline constexpr bool kOnCuda = true;
+#else
+inline constexpr bool kOnCuda = false;
+#endif
+
 inline constexpr double kU = 0x1p-24;
+
+// f64 on the processor is the reference itself.  On a GPU it has kernels, whose roundings are 2^-29 of f32's; four of them
+// for the roundings of the exact result.
+inline constexpr double kF64Share = kOnCuda ? 0x1p-27 : 0.0;
 
 inline double gamma(double roundings) {
   return roundings * kU / (1 - roundings * kU);
@@ -70,7 +82,11 @@ inline void expect_rounded(const std::vector<double>& got, DType dtype, const st
 // What rounding to bf16 changes at most, relatively.
 inline constexpr double kUbf16 = 0x1p-8;
 
+// nullptr: any of the backend's own.
 inline const char* expected_implementation(const std::string& op, DType dtype, Isa isa) {
+  if (kOnCuda) {
+    return nullptr;
+  }
   if (op == "zero") {
     return "rows";
   }
@@ -91,9 +107,10 @@ inline const char* expected_implementation(const std::string& op, DType dtype, I
 // The bounds of every token's loss.
 inline Bound nll_bounds(Context& ref, DType dtype, const LossHeadCase& c) {
   Bound error(static_cast<std::size_t>(c.tokens), 0);
-  if (dtype == DType::kF64) {
+  if (dtype == DType::kF64 && !kOnCuda) {
     return error;
   }
+  const double share = dtype == DType::kF64 ? kF64Share : 1.0;
   const std::vector<double> logits = logit_magnitudes(ref, dtype, c);
   for (std::size_t t = 0; t < error.size(); ++t) {
     // A logit and its distance from the maximum; exp (4 u) and its rescalings (6 u, at most one in 8 columns); a
@@ -104,6 +121,7 @@ inline Bound nll_bounds(Context& ref, DType dtype, const LossHeadCase& c) {
     error[t] = ignored ? 0
                        : 2 * logit_error + 2 * kU * logits[t] + gamma(7 * columns + 4) +
                              gamma(4) * (2 * logits[t] + std::log(static_cast<double>(c.vocab)));
+    error[t] *= share;
   }
   return error;
 }
@@ -112,9 +130,17 @@ class Parity : public ::testing::TestWithParam<DType> {
  protected:
   void SetUp() override {
     CARAVAN_SKIP_WITHOUT_ISA();
-    cpu_ = make_context({.memory_capacity = std::int64_t{1} << 30});
-    ref_ = cpu_;
-    ref_.backend = Backend::kRef;
+    if (const std::string refusal = cuda_memory::refusal(0); kOnCuda && !refusal.empty()) {
+      GTEST_SKIP() << refusal;
+    }
+    cpu_ =
+        make_context({.backend = kOnCuda ? Backend::kCuda : Backend::kCpu, .memory_capacity = std::int64_t{1} << 30});
+    if (kOnCuda) {
+      ref_ = make_context({.backend = Backend::kRef, .memory_capacity = std::int64_t{1} << 30});
+    } else {
+      ref_ = cpu_;
+      ref_.backend = Backend::kRef;
+    }
     ref_.on_choice = nullptr;
     cpu_.on_choice = [this](const Choice& choice) { choices_.push_back(choice); };
   }
@@ -130,7 +156,7 @@ class Parity : public ::testing::TestWithParam<DType> {
   // `roundings` f32 roundings against `terms`, none in f64; and what flushing of subnormals adds.
   Bound bound(double roundings, std::vector<double> terms, double flushed = 0) const {
     for (double& term : terms) {
-      term = is_f64() ? 0 : gamma(roundings) * std::abs(term) + flushed;
+      term = (is_f64() ? kF64Share : 1.0) * (gamma(roundings) * std::abs(term) + flushed);
     }
     return terms;
   }
@@ -147,23 +173,31 @@ class Parity : public ::testing::TestWithParam<DType> {
       ADD_FAILURE() << op << " dispatched " << choices_.size() << " times";
     } else {
       EXPECT_EQ(choices_[0].op, op);
-      EXPECT_EQ(choices_[0].implementation, implementation);
+      if (implementation == nullptr) {
+        EXPECT_NE(choices_[0].implementation, "ref");
+      } else {
+        EXPECT_EQ(choices_[0].implementation, implementation);
+      }
+      served_ = choices_[0].implementation;
     }
     choices_.clear();
   }
 
   // Which kernels of attention a case gets: by pairs of bf16, whose weights and scores' gradients are bf16 too.
   bool by_pairs(const AttentionCase& c) const {
+    if (kOnCuda) {
+      return size_of(GetParam()) == 2 && served_ != "tiles";
+    }
     return GetParam() == DType::kBF16 && (cpu_.isa >= Isa::kAvx512Bf16 || cpu_.emulate_bf16_pairs) &&
            c.heads.head_dim % 2 == 0;
   }
   const char* attention_kernels(const AttentionCase& c, const char* op) const {
-    return by_pairs(c) ? "simd:pairs" : expected_implementation(op, GetParam(), cpu_.isa);
+    return !kOnCuda && by_pairs(c) ? "simd:pairs" : expected_implementation(op, GetParam(), cpu_.isa);
   }
   // bf16 by products of pairs runs on every machine, where it has to be by emulation.
   void with_and_without_pairs(const std::function<void()>& body) {
     body();
-    if (GetParam() == DType::kBF16 && cpu_.isa < Isa::kAvx512Bf16) {
+    if (!kOnCuda && GetParam() == DType::kBF16 && cpu_.isa < Isa::kAvx512Bf16) {
       cpu_.emulate_bf16_pairs = true;
       SCOPED_TRACE("emulated pairs");
       body();
@@ -173,6 +207,7 @@ class Parity : public ::testing::TestWithParam<DType> {
 
   Context cpu_, ref_;
   std::vector<Choice> choices_;
+  std::string served_;  // by which implementation the last op was
 };
 
 }  // namespace caravan::ops::testing

@@ -1,16 +1,25 @@
 // Which kernels of attention serve which case.
 #include "caravan/ops/args.h"
-#include "caravan/ops/cuda/element.h"
-#include "caravan/ops/cuda/launch.h"
+#include "caravan/ops/cuda/attention_tiles.h"
 
 namespace caravan::ops::cuda {
+namespace {
+
+constexpr Implementation<AttentionArgs> kAttention[] = {
+    {"tiles", Backend::kCuda, Isa::kAvx2, nullptr, tiles_workspace, run_tiles, prepare_tiles},
+};
+constexpr Implementation<AttentionGradArgs> kAttentionGrad[] = {
+    {"tiles", Backend::kCuda, Isa::kAvx2, nullptr, tiles_grad_workspace, run_tiles_grad, prepare_tiles_grad},
+};
+
+}  // namespace
 
 ImplementationList<AttentionArgs> attention_list() {
-  return {};
+  return kAttention;
 }
 
 ImplementationList<AttentionGradArgs> attention_grad_list() {
-  return {};
+  return kAttentionGrad;
 }
 
 }  // namespace caravan::ops::cuda

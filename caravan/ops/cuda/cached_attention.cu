@@ -9,11 +9,11 @@
 #include "caravan/ops/args.h"
 #include "caravan/ops/cuda/element.h"
 #include "caravan/ops/cuda/launch.h"
+#include "caravan/ops/cuda/wide.h"
 
 namespace caravan::ops::cuda {
 namespace {
 
-constexpr unsigned kAllLanes = 0xffffffffU;
 constexpr int kThreads = 128;
 constexpr int kWide = 8;    // elements a lane holds of a head
 constexpr int kUnroll = 4;  // keys that a slot has in flight
@@ -40,9 +40,7 @@ struct Call {
 };
 
 template <typename T>
-struct alignas(16) Wide {
-  T element[kWide];
-};
+using Wide = Pack<T, kWide>;
 
 // Merges (m, l, o) of another slot into this one's: softmax over both sets of keys.
 __device__ inline void merge(float& m, float& l, float (&o)[kWide], float other_m, float other_l,

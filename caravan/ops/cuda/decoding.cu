@@ -5,11 +5,11 @@
 #include "caravan/ops/args.h"
 #include "caravan/ops/cuda/element.h"
 #include "caravan/ops/cuda/launch.h"
+#include "caravan/ops/cuda/wide.h"
 
 namespace caravan::ops::cuda {
 namespace {
 
-constexpr unsigned kAllLanes = 0xffffffffU;
 constexpr int kThreads = 256;
 
 template <typename T>

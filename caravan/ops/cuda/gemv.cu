@@ -4,32 +4,17 @@
 
 #include "caravan/ops/cuda/element.h"
 #include "caravan/ops/cuda/launch.h"
+#include "caravan/ops/cuda/wide.h"
 
 namespace caravan::ops::cuda {
 namespace {
 
-constexpr unsigned kAllLanes = 0xffffffffU;
 constexpr int kWide = 8;  // elements of 16 bytes
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * kWarp;
 
 template <typename T>
-struct alignas(16) Wide {
-  T element[kWide];
-};
-
-// Weights are read once and not again before the next token: they need no place in the cache near the multiprocessor.
-template <typename T>
-__device__ Wide<T> streamed(const T* at) {
-#ifdef CARAVAN_CUDA_EMULATED
-  return *reinterpret_cast<const Wide<T>*>(at);
-#else
-  const int4 bits = __ldcs(reinterpret_cast<const int4*>(at));
-  Wide<T> result;
-  *reinterpret_cast<int4*>(&result) = bits;
-  return result;
-#endif
-}
+using Wide = Pack<T, kWide>;
 
 template <typename T, typename Y>
 struct Product {
@@ -149,14 +134,16 @@ void run(const LinearArgs& args, const Tensor& w) {
 
 }  // namespace
 
-const char* refuse_gemv(const LinearArgs& args, const Tensor& w) {
+const char* refuse_gemv(const LinearArgs& args) {
   if (args.x.dtype() != DType::kBF16 && args.x.dtype() != DType::kF16) {
     return "f32 and f64 are multiplied by cuBLASLt";
   }
   if (args.x.rows() > kGemvTokens) {
     return "more tokens than one reading of the weight serves";
   }
-  return wide(args.x) && wide(w) ? nullptr : "rows do not begin at multiples of 16 bytes";
+  // Copies that are made of a weight begin where the allocator's blocks do.
+  const bool wide_weight = args.w.plain().defined() ? wide(args.w.plain()) : args.x.columns() % kWide == 0;
+  return wide(args.x) && wide_weight ? nullptr : "rows do not begin at multiples of 16 bytes";
 }
 
 void gemv(const LinearArgs& args, const Tensor& w) {

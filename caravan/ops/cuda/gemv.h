@@ -9,10 +9,9 @@ namespace caravan::ops::cuda {
 inline constexpr std::int64_t kGemvTokens = 8;
 
 // Why a product is not for these kernels, or nullptr: more tokens, f32 or f64, rows that are not whole 16 bytes.
-// `w` is what is multiplied by: the plain form, or the copy that was made of a rounded or blocked weight.
-const char* refuse_gemv(const LinearArgs& args, const Tensor& w);
+const char* refuse_gemv(const LinearArgs& args);
 
-// y = x W^T (+ bias) (+ residual), sums in f32, one rounding.  The order of sums depends on the shape alone.
+// w: weight_elements().  y = x W^T (+ bias) (+ residual), sums in f32, one rounding.  The order of sums depends on the shape alone.
 void gemv(const LinearArgs& args, const Tensor& w);
 
 }  // namespace caravan::ops::cuda

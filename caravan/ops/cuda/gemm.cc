@@ -1,0 +1,214 @@
+#include "caravan/ops/cuda/gemm.h"
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <tuple>
+
+#include "caravan/ops/cuda/cublaslt.h"
+#include "caravan/ops/cuda/state.h"
+
+namespace caravan::ops {
+namespace cuda {
+namespace {
+
+cudaDataType_t type_of(DType dtype) {
+  switch (dtype) {
+    case DType::kF64:
+      return CUDA_R_64F;
+    case DType::kBF16:
+      return CUDA_R_16BF;
+    case DType::kF16:
+      return CUDA_R_16F;
+    default:
+      return CUDA_R_32F;
+  }
+}
+
+// The largest power of two up to 256 that divides the address: kernels that copy tiles ask for 16.
+std::uint32_t alignment_of(const void* pointer) {
+  const auto address = reinterpret_cast<std::uintptr_t>(pointer);
+  std::uint32_t alignment = 256;
+  while (alignment > 1 && address % alignment != 0) {
+    alignment /= 2;
+  }
+  return alignment;
+}
+
+}  // namespace
+
+// All that the choice of an algorithm depends on.
+using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t,                     // m, n, k
+                       std::int64_t, std::int64_t, std::int64_t, std::int64_t,       // strides
+                       unsigned,                                                     // flags
+                       std::uint32_t, std::uint32_t, std::uint32_t, std::uint32_t>;  // alignments
+
+Key key_of(const Gemm& g) {
+  const unsigned flags = static_cast<unsigned>(g.in) | static_cast<unsigned>(g.out) << 4 |
+                         static_cast<unsigned>(g.a.transposed) << 8 | static_cast<unsigned>(g.b.transposed) << 9 |
+                         static_cast<unsigned>(g.bias != nullptr) << 10 | static_cast<unsigned>(g.beta != 0.0) << 11;
+  const bool reads_c = g.beta != 0.0;
+  return {g.m,
+          g.n,
+          g.k,
+          g.a.stride,
+          g.b.stride,
+          reads_c ? g.c_stride : g.d_stride,
+          g.d_stride,
+          flags,
+          alignment_of(g.a.data),
+          alignment_of(g.b.data),
+          alignment_of(reads_c ? g.c : g.d),
+          alignment_of(g.d)};
+}
+
+// cuBLASLt's descriptions of one product, and the algorithm for it.
+//
+// The library thinks in columns: rows of ours are its columns, so that a row-major d = a b is its d' = b' a'.  Its first
+// matrix is therefore our b, its second our a, and its rows are our columns n; the bias, which it adds along rows, is ours
+// along columns.
+class Plan {
+ public:
+  Plan(cublasLtHandle_t handle, const Gemm& g) : lt_(cublaslt()) {
+    const bool f64 = g.in == DType::kF64;
+    check_cublaslt(
+        lt_.desc_create(&desc_, f64 ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F, f64 ? CUDA_R_64F : CUDA_R_32F),
+        "describing a product");
+    set(CUBLASLT_MATMUL_DESC_TRANSA, g.b.transposed ? CUBLAS_OP_T : CUBLAS_OP_N);
+    set(CUBLASLT_MATMUL_DESC_TRANSB, g.a.transposed ? CUBLAS_OP_T : CUBLAS_OP_N);
+    if (g.bias != nullptr) {
+      set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+      set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, g.bias);
+    }
+    const bool reads_c = g.beta != 0.0;
+    first_ = layout(g.in, g.b.transposed ? g.k : g.n, g.b.transposed ? g.n : g.k, g.b.stride);
+    second_ = layout(g.in, g.a.transposed ? g.m : g.k, g.a.transposed ? g.k : g.m, g.a.stride);
+    addend_ = layout(g.out, g.n, g.m, reads_c ? g.c_stride : g.d_stride);
+    result_ = layout(g.out, g.n, g.m, g.d_stride);
+    found_ = choose(handle, g);
+  }
+  ~Plan() {
+    (void)lt_.layout_destroy(first_);
+    (void)lt_.layout_destroy(second_);
+    (void)lt_.layout_destroy(addend_);
+    (void)lt_.layout_destroy(result_);
+    (void)lt_.desc_destroy(desc_);
+  }
+  Plan(const Plan&) = delete;
+  Plan& operator=(const Plan&) = delete;
+
+  bool found() const { return found_; }
+
+  void run(cublasLtHandle_t handle, const Gemm& g, std::byte* workspace) {
+    if (g.bias != nullptr) {
+      set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, g.bias);
+    }
+    const auto alpha = static_cast<float>(g.alpha);
+    const auto beta = static_cast<float>(g.beta);
+    const bool f64 = g.in == DType::kF64;
+    const void* const c = g.beta != 0.0 ? static_cast<const void*>(g.c) : g.d;
+    check_cublaslt(lt_.matmul(handle, desc_, f64 ? static_cast<const void*>(&g.alpha) : &alpha, g.b.data, first_,
+                              g.a.data, second_, f64 ? static_cast<const void*>(&g.beta) : &beta, c, addend_, g.d,
+                              result_, &algorithm_, workspace, static_cast<std::size_t>(kGemmWorkspace), stream()),
+                   "multiplying");
+  }
+
+ private:
+  template <typename Value>
+  void set(cublasLtMatmulDescAttributes_t attribute, const Value& value) {
+    check_cublaslt(lt_.desc_set(desc_, attribute, &value, sizeof(value)), "describing a product");
+  }
+
+  cublasLtMatrixLayout_t layout(DType dtype, std::int64_t rows, std::int64_t columns, std::int64_t stride) {
+    cublasLtMatrixLayout_t made = nullptr;
+    // A single column's distance to the next is nobody's, but the library wants it to be at least a column.
+    check_cublaslt(lt_.layout_create(&made, type_of(dtype), static_cast<std::uint64_t>(rows),
+                                     static_cast<std::uint64_t>(columns), std::max(stride, rows)),
+                   "describing a matrix");
+    return made;
+  }
+
+  bool choose(cublasLtHandle_t handle, const Gemm& g) {
+    cublasLtMatmulPreference_t preference = nullptr;
+    check_cublaslt(lt_.preference_create(&preference), "stating preferences");
+    const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
+      check_cublaslt(lt_.preference_set(preference, attribute, &value, sizeof(value)), "stating preferences");
+    };
+    prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<std::uint64_t>(kGemmWorkspace));
+    // Parts of a sum meet in scratch in f32 and in a fixed order, or there are no parts: same bits every run.
+    prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+           static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment_of(g.b.data));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(g.a.data));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment_of(g.beta != 0.0 ? g.c : g.d));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment_of(g.d));
+    cublasLtMatmulHeuristicResult_t result{};
+    int count = 0;
+    const cublasStatus_t status =
+        lt_.heuristic(handle, desc_, first_, second_, addend_, result_, preference, 1, &result, &count);
+    (void)lt_.preference_destroy(preference);
+    if (status != CUBLAS_STATUS_SUCCESS || count == 0 || result.state != CUBLAS_STATUS_SUCCESS) {
+      return false;
+    }
+    algorithm_ = result.algo;
+    return true;
+  }
+
+  const CublasLt& lt_;
+  cublasLtMatmulDesc_t desc_ = nullptr;
+  cublasLtMatrixLayout_t first_ = nullptr, second_ = nullptr, addend_ = nullptr, result_ = nullptr;
+  cublasLtMatmulAlgo_t algorithm_{};
+  bool found_ = false;
+};
+
+}  // namespace cuda
+
+class GemmPlans {
+ public:
+  GemmPlans() { cuda::check_cublaslt(cuda::cublaslt().create(&handle_), "starting the library"); }
+  ~GemmPlans() { (void)cuda::cublaslt().destroy(handle_); }
+  GemmPlans(const GemmPlans&) = delete;
+  GemmPlans& operator=(const GemmPlans&) = delete;
+
+  cublasLtHandle_t handle() const { return handle_; }
+
+  cuda::Plan& of(const cuda::Gemm& g, std::int64_t& made) {
+    const cuda::Key key = cuda::key_of(g);
+    const auto found = plans_.find(key);
+    if (found != plans_.end()) {
+      return *found->second;
+    }
+    constexpr std::size_t kMost = 4096;  // prompts of every length: a shape each
+    if (plans_.size() >= kMost) {
+      plans_.clear();
+    }
+    ++made;
+    return *plans_.emplace(key, std::make_unique<cuda::Plan>(handle_, g)).first->second;
+  }
+
+ private:
+  cublasLtHandle_t handle_ = nullptr;
+  std::map<cuda::Key, std::unique_ptr<cuda::Plan>> plans_;
+};
+
+namespace cuda {
+
+void gemm(Context& ctx, const Gemm& product, std::byte* workspace) {
+  if (product.bias != nullptr && (product.in != product.out || product.in == DType::kF64)) {
+    gemm_plain(product);
+    return;
+  }
+  CudaState& now = state(ctx);
+  if (now.gemm == nullptr) {
+    now.gemm = std::make_shared<GemmPlans>();
+  }
+  Plan& plan = now.gemm->of(product, now.plans);
+  if (plan.found()) {
+    plan.run(now.gemm->handle(), product, workspace);
+  } else {
+    gemm_plain(product);
+  }
+}
+
+}  // namespace cuda
+}  // namespace caravan::ops
