@@ -3,10 +3,15 @@
 
 #include <cstdint>
 #include <deque>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "caravan/layout/attention_range.h"
 #include "caravan/ops/context.h"
+#include "caravan/ops/cuda/cudnn_graph.h"
 #include "caravan/ops/cuda/state.h"
 
 namespace caravan::ops {
@@ -42,6 +47,13 @@ const DeviceRanges& device_ranges(Context& ctx, const std::vector<AttentionRange
 class AttentionPlans {
  public:
   std::deque<cuda::DeviceRanges> lists;  // the newest first
+
+  // cuDNN's: its handle, its graphs by shape (null where it refused, for the reason it gave last), and lists of whole
+  // numbers on the device, the newest first.
+  std::shared_ptr<cuda::Cudnn> cudnn;
+  std::map<cuda::SdpaShape, std::unique_ptr<cuda::SdpaGraph>> graphs;
+  std::string cudnn_refusal;
+  std::deque<std::pair<std::vector<std::int32_t>, Tensor>> ints;
 };
 
 }  // namespace caravan::ops
