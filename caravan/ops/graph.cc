@@ -2,31 +2,54 @@
 
 #include <utility>
 
+#include "caravan/base/error.h"
 #include "caravan/ops/args.h"
 
 namespace caravan::ops {
-namespace {
 
-// What body needs at most, holes included.
-std::int64_t bytes_of(const Context& like, const Graph::Body& body) {
-  Context dry = like;
-  dry.allocator = Allocator::meta();
-  dry.on_choice = nullptr;
-  dry.on_timed = nullptr;
-  body(dry);
-  return dry.allocator->use().high_water;
-}
-
-}  // namespace
-
-Graph::Graph(Context& ctx, Body body) : body_(std::move(body)), ctx_(ctx) {
-  if (ctx.dry_run() || ctx.backend != Backend::kCuda) {
+Graph::Graph(Context& ctx, Body body) : outer_(ctx), body_(std::move(body)), ctx_(ctx) {
+  if (ctx.backend != Backend::kCuda) {
     return;
   }
-  slab_ = ctx.allocate(DType::kU8, {bytes_of(ctx, body_)}, Segment::kWorkspace);
-  ctx_.allocator = Allocator::within(slab_);
   ctx_.synchronous = false;
   ctx_.on_timed = nullptr;
+  ctx_.on_choice = nullptr;
+  if (ctx.dry_run()) {
+    // Addresses far from the context's own, so that no tensor seems to lie in another.
+    constexpr std::uintptr_t kElsewhere = std::uintptr_t{1} << 62;
+    constexpr std::int64_t kRoom = std::int64_t{1} << 60;
+    ctx_.allocator = Allocator::within(
+        Tensor(DType::kU8, {kRoom}, ctx.allocator->device(), reinterpret_cast<std::byte*>(kElsewhere), nullptr));
+    body_(ctx_);
+    slab_ = ctx.allocate(DType::kU8, {ctx_.allocator->use().high_water}, Segment::kWorkspace);
+    return;
+  }
+  // What body needs is known when it has been recorded once: recording runs nothing, so it may be done again.
+  constexpr std::int64_t kFirstTry = std::int64_t{1} << 24;
+  for (std::int64_t bytes = kFirstTry; recorded_ == nullptr; bytes *= 2) {
+    try {
+      record(bytes);
+    } catch (const OutOfMemoryError&) {
+      if (slab_.bytes() < bytes) {
+        throw;  // it was the slab that was not there
+      }
+      continue;
+    }
+    if (recorded_ == nullptr) {
+      slab_ = Tensor();
+      return;  // nothing can be recorded here
+    }
+  }
+  const std::int64_t needed = ctx_.allocator->use().high_water;
+  record(needed);
+}
+
+void Graph::record(std::int64_t bytes) {
+  recorded_ = nullptr;
+  ctx_.allocator = outer_.allocator;
+  slab_ = Tensor();
+  slab_ = outer_.allocate(DType::kU8, {bytes}, Segment::kWorkspace);
+  ctx_.allocator = Allocator::within(slab_);
   recorded_ = cuda::record(ctx_, [this] { body_(ctx_); });
 }
 
@@ -44,7 +67,7 @@ void Graph::run() {
   if (recorded_ != nullptr) {
     cuda::run_recorded(ctx_, recorded_);
   } else {
-    body_(ctx_);
+    body_(outer_);
   }
 }
 

@@ -12,7 +12,7 @@ namespace caravan::ops {
 //
 // body may ask for ops and tensors; not for copies from or to the host, plans that were not made before, or anything that
 // waits.  So it is run once before it is recorded, by the caller.  Its tensors come from a slab of its own, taken out of
-// the context's memory as large as a dry run of body needs, since every run writes where the first one did.
+// the context's memory and as large as body needs, since every run writes where the first one did.
 class Graph {
  public:
   using Body = std::function<void(Context&)>;
@@ -28,6 +28,10 @@ class Graph {
   void run();
 
  private:
+  // Takes a slab of so many bytes and records into it.
+  void record(std::int64_t bytes);
+
+  Context& outer_;
   Body body_;
   Tensor slab_;
   Context ctx_;                     // over the slab

@@ -4,6 +4,7 @@
 
 #include "caravan/base/error.h"
 #include "tests/generate/tiny_model.h"
+#include "tests/support/device.h"
 
 namespace caravan::generate {
 namespace {
@@ -56,7 +57,7 @@ TEST_P(EveryRope, CachedLogitsEqualUncachedOnesInF64) {
 }
 
 TEST_P(EveryRope, CachedLogitsEqualUncachedOnesInF32) {
-  ops::Context ctx = context_of(ops::Backend::kCpu);
+  ops::Context ctx = context_of(test::fast_backend());
   const TinyModel model = tiny_model(ctx, tiny_config(GetParam()), DType::kF32);
   for (const auto& pieces : kPieces) {
     compare_in_pieces(ctx, model, pieces, kF32Bound);
@@ -135,7 +136,7 @@ TEST(Decoder, ALostRowWouldBeSeen) {
 }
 
 TEST(Decoder, MakesNoPlanAndNeedsNoMoreMemoryAfterWarmUp) {
-  ops::Context ctx = context_of(ops::Backend::kCpu);
+  ops::Context ctx = context_of(test::fast_backend());
   const TinyModel model = tiny_model(ctx, tiny_config(nn::RopeKind::kDefault), DType::kF32);
   Decoder decoder(ctx, *model.llama, {48});
   const Ids ids = random_ids(48, 61);
@@ -157,7 +158,7 @@ TEST(Decoder, MakesNoPlanAndNeedsNoMoreMemoryAfterWarmUp) {
 
 TEST(Decoder, HoldsItsCacheAndADryRunSaysTheSame) {
   const auto peak_of = [](bool dry_run) {
-    ops::Context ctx = context_of(ops::Backend::kCpu, dry_run);
+    ops::Context ctx = context_of(test::fast_backend(), dry_run);
     const TinyModel model = tiny_model(ctx, tiny_config(nn::RopeKind::kYarn), DType::kBF16);
     Decoder decoder(ctx, *model.llama, {40});
     decoder.extend({random_ids(30, 61)});

@@ -8,6 +8,7 @@
 #include "caravan/generate/generate.h"
 #include "caravan/model_io/load.h"
 #include "tests/support/isa.h"
+#include "tests/support/device.h"
 
 namespace caravan::generate {
 namespace {
@@ -46,7 +47,7 @@ TEST_P(GenerateGolden, GreedyIdsOfTheReferenceInF64) {
 }
 
 TEST_P(GenerateGolden, GreedyIdsOfTheCpuInF32) {
-  compare(GetParam(), ops::Backend::kCpu, DType::kF32);
+  compare(GetParam(), test::fast_backend(), DType::kF32);
 }
 
 // What transformers' warpers leave and with which probabilities, ties at the edges of top_k and top_p among it.

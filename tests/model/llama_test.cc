@@ -9,6 +9,7 @@
 #include "caravan/base/error.h"
 #include "caravan/model/presets.h"
 #include "caravan/tensor/copy.h"
+#include "tests/support/device.h"
 
 namespace caravan::model {
 namespace {
@@ -70,7 +71,7 @@ class LlamaModel : public testing::TestWithParam<Case> {};
 
 INSTANTIATE_TEST_SUITE_P(All, LlamaModel,
                          testing::Values(Case{ops::Backend::kRef, DType::kF64}, Case{ops::Backend::kRef, DType::kF32},
-                                         Case{ops::Backend::kCpu, DType::kF32}, Case{ops::Backend::kCpu, DType::kBF16}),
+                                         Case{test::fast_backend(), DType::kF32}, Case{test::fast_backend(), DType::kBF16}),
                          case_name);
 
 // Rows of a packed batch see their own sequence alone.  On the reference every row is computed by itself, so the bits
@@ -165,7 +166,7 @@ TEST(LlamaMemory, GrowsLinearlyWithTokens) {
   config.rope.max_position_embeddings = 8192;
   std::vector<std::int64_t> water;
   for (const std::int64_t tokens : {2048, 4096, 8192}) {
-    Fixture model(config, ops::Backend::kCpu, DType::kF32);
+    Fixture model(config, test::fast_backend(), DType::kF32);
     const std::int64_t weights = model.ops.allocator->use().high_water;
     const SequenceLayout layout = pack(std::vector<std::int64_t>{tokens});
     autograd::Context pass(model.ops, layout);
@@ -218,11 +219,11 @@ TEST(LlamaModelOnce, RotatesInterleavedWeightsLikeHalves) {
 }
 
 TEST(LlamaModelOnce, MakesNoNewPlansAfterTheFirstPass) {
-  Fixture model(config_with_contrast(), ops::Backend::kCpu, DType::kF32);
+  Fixture model(config_with_contrast(), test::fast_backend(), DType::kF32);
   const SequenceLayout layout = pack(std::vector<std::int64_t>{30, 12});
   model.run(layout, some_ids(42, 1));
   const std::int64_t after_first = ops::plans_made(model.ops);
-  EXPECT_GT(after_first, 0);
+  EXPECT_TRUE(after_first > 0 || test::on_cuda());  // the emulated device makes no plans
   model.run(layout, some_ids(42, 2));
   EXPECT_EQ(ops::plans_made(model.ops), after_first);
 }

@@ -12,6 +12,7 @@
 #include "caravan/model/llama.h"
 #include "caravan/model/presets.h"
 #include "caravan/tensor/copy.h"
+#include "tests/support/device.h"
 
 namespace caravan::model {
 namespace {
@@ -172,7 +173,7 @@ TEST(Training, GradientsAreTheLosssSlopes) {
 }
 
 TEST(Training, HalvesRunApartGiveTheSameBits) {
-  for (const auto& [backend, dtype] : {std::pair{ops::Backend::kRef, DType::kF64}, {ops::Backend::kCpu, DType::kF32}}) {
+  for (const auto& [backend, dtype] : {std::pair{ops::Backend::kRef, DType::kF64}, {test::fast_backend(), DType::kF32}}) {
     Trainee whole(config_with_contrast(), backend, dtype);
     Trainee split(config_with_contrast(), backend, dtype);
     whole.run(kBatch, kScale);
@@ -256,7 +257,7 @@ INSTANTIATE_TEST_SUITE_P(Policies, Checkpointing, testing::Range(std::size_t{0},
 
 TEST_P(Checkpointing, GivesTheBitsOfNone) {
   for (const auto& [backend, dtype] :
-       {std::pair{ops::Backend::kRef, DType::kF64}, {ops::Backend::kCpu, DType::kBF16}}) {
+       {std::pair{ops::Backend::kRef, DType::kF64}, {test::fast_backend(), DType::kBF16}}) {
     Trainee none(config_with_contrast(), backend, dtype);
     Trainee checkpointed(config_with_contrast(), backend, dtype);
     none.run(kBatch, kScale);
@@ -296,7 +297,7 @@ TEST_P(Checkpointing, RecomputesWhatItsPolicySays) {
 
 TEST_P(Checkpointing, UsesTheMemoryThatItsDryRunSays) {
   const auto use = [&](bool dry_run) {
-    Trainee model(config_with_contrast(), ops::Backend::kCpu, DType::kBF16, dry_run, 2);
+    Trainee model(config_with_contrast(), test::fast_backend(), DType::kBF16, dry_run, 2);
     model.run(kBatch, kScale, kPolicies[GetParam()].policy);
     return model.ops.allocator->use();
   };
@@ -347,7 +348,7 @@ TEST(Training, MicroBatchesAddUpToOneBatch) {
 TEST(Training, TwoTrainersInTwoThreadsGiveTheBitsOfEach) {
   const Batch other = make_batch({25, 14}, 8, 3);
   const auto alone = [](const Batch& batch) {
-    Trainee model(config_with_contrast(), ops::Backend::kCpu, DType::kF32);
+    Trainee model(config_with_contrast(), test::fast_backend(), DType::kF32);
     model.run(batch, kScale);
     return model.gradients();
   };

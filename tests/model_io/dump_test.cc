@@ -9,6 +9,7 @@
 #include "caravan/model/presets.h"
 #include "caravan/model_io/compare.h"
 #include "tests/support/scratch.h"
+#include "tests/support/device.h"
 
 namespace caravan::model_io {
 namespace {
@@ -102,8 +103,8 @@ TEST(Dump, WritesF32FromSmallFloatsAndAgreesAcrossBackends) {
     return scratch.path() / name;
   };
   const auto exact = run(ops::Backend::kRef, DType::kF64, "f64");
-  const auto f32 = run(ops::Backend::kCpu, DType::kF32, "f32");
-  const auto bf16 = run(ops::Backend::kCpu, DType::kBF16, "bf16");
+  const auto f32 = run(test::fast_backend(), DType::kF32, "f32");
+  const auto bf16 = run(test::fast_backend(), DType::kBF16, "bf16");
   EXPECT_EQ(compare(f32, exact, 1e-5).first_difference, -1);
   EXPECT_EQ(compare(bf16, exact, 2e-2).first_difference, -1);
   EXPECT_GE(compare(bf16, exact, 1e-5).first_difference, 0);

@@ -13,6 +13,7 @@
 #include "caravan/tensor/copy.h"
 #include "tests/support/isa.h"
 #include "tests/support/scratch.h"
+#include "tests/support/device.h"
 
 namespace caravan::model_io {
 namespace {
@@ -91,13 +92,13 @@ TEST_P(Golden, ReferenceInF32) {
 }
 
 TEST_P(Golden, CpuInF32) {
-  const Errors errors = run(GetParam(), {ops::Backend::kCpu, DType::kF32});
+  const Errors errors = run(GetParam(), {test::fast_backend(), DType::kF32});
   EXPECT_LE(errors.worst, kF32Tolerance) << errors.worst_name;
   EXPECT_LE(errors.loss_error, kF32Tolerance);
 }
 
 TEST_P(Golden, CpuInBF16) {
-  const Errors errors = run(GetParam(), {ops::Backend::kCpu, DType::kBF16});
+  const Errors errors = run(GetParam(), {test::fast_backend(), DType::kBF16});
   EXPECT_LE(errors.worst, kBF16Tolerance) << errors.worst_name;
   EXPECT_LE(errors.loss_error, kBF16Tolerance);
 }
@@ -105,7 +106,7 @@ TEST_P(Golden, CpuInBF16) {
 TEST_P(Golden, InterleavedPairingGivesTheSameNumbers) {
   LoadOptions options;
   options.adjust = [](model::LlamaConfig& config) { config.rope_pairing = ops::RopePairing::kInterleaved; };
-  EXPECT_LE(run(GetParam(), {ops::Backend::kCpu, DType::kF32}, options).worst, kF32Tolerance);
+  EXPECT_LE(run(GetParam(), {test::fast_backend(), DType::kF32}, options).worst, kF32Tolerance);
 }
 
 // Rebuilds the model over the same weights with another config.

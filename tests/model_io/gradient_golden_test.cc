@@ -13,6 +13,7 @@
 #include "caravan/tensor/copy.h"
 #include "tests/support/isa.h"
 #include "tests/support/scratch.h"
+#include "tests/support/device.h"
 
 namespace caravan::model_io {
 namespace {
@@ -68,18 +69,18 @@ TEST_P(GradientGolden, ReferenceInF64) {
 }
 
 TEST_P(GradientGolden, CpuInF32) {
-  EXPECT_LE(gradient_error(GetParam(), {ops::Backend::kCpu, DType::kF32}), kF32Tolerance);
+  EXPECT_LE(gradient_error(GetParam(), {test::fast_backend(), DType::kF32}), kF32Tolerance);
 }
 
 TEST_P(GradientGolden, CpuInBF16) {
-  EXPECT_LE(gradient_error(GetParam(), {ops::Backend::kCpu, DType::kBF16}), kBF16Tolerance);
+  EXPECT_LE(gradient_error(GetParam(), {test::fast_backend(), DType::kBF16}), kBF16Tolerance);
 }
 
 TEST_P(GradientGolden, TenAdamWStepsInF32) {
   const std::string path = (golden(GetParam()) / "adamw.json").string();
   const Json expected = parse_json(read_text_file(path, 1 << 20), path);
   const Json& settings = expected.at("adamw");
-  ops::Context ctx = ops::make_context({.backend = ops::Backend::kCpu, .dry_run = false, .threads = 2});
+  ops::Context ctx = ops::make_context({.backend = test::fast_backend(), .dry_run = false, .threads = 2});
   LoadOptions options;
   options.training = true;
   const LoadedModel model = load_model(ctx, golden(GetParam()), DType::kF32, options);

@@ -16,6 +16,7 @@
 #include "caravan/train/plan.h"
 #include "caravan/train/resume.h"
 #include "tests/support/scratch.h"
+#include "tests/support/device.h"
 
 namespace caravan::train {
 namespace {
@@ -58,7 +59,7 @@ TrainerOptions options_of(std::int64_t steps) {
   return options;
 }
 
-ops::Context context(ops::Backend backend = ops::Backend::kCpu) {
+ops::Context context(ops::Backend backend = test::fast_backend()) {
   return ops::make_context(
       {.backend = backend, .dry_run = false, .threads = 1, .memory_capacity = std::int64_t{1} << 28});
 }

@@ -207,7 +207,7 @@ const char* refuse(const Context& ctx, const Call& call) {
       return "places of elements beyond 2^31";
     }
   }
-  if (ctx.allocator->device().kind != DeviceKind::kCuda) {
+  if (!state(const_cast<Context&>(ctx)).has_gpu) {
     return nullptr;
   }
   // Making a plan changes nothing that a caller sees but the time of the next call.
@@ -292,8 +292,8 @@ std::int64_t estimated(const Call& call, const Batch& batch) {
 std::int64_t workspace_of(Context& ctx, const Call& call) {
   std::int64_t most = 1;
   for (const Batch& batch : batches_of(call.ranges, call.heads.heads, call.exact())) {
-    const bool on_gpu = ctx.allocator->device().kind == DeviceKind::kCuda;
-    const std::int64_t own = on_gpu ? graph_of(ctx, shape_of(call, batch))->workspace() : estimated(call, batch);
+    const std::int64_t own =
+        state(ctx).has_gpu ? graph_of(ctx, shape_of(call, batch))->workspace() : estimated(call, batch);
     most = std::max(most, stats_bytes(call, batch) + own);
   }
   return most;

@@ -1,13 +1,15 @@
 #include "caravan/ops/cuda/state.h"
 
 #include "caravan/ops/args.h"
+#include "caravan/tensor/cuda_memory.h"
 
 namespace caravan::ops {
 
 CudaState::CudaState(const Device& device) {
-  if (device.kind != DeviceKind::kCuda) {
+  if (device.kind != DeviceKind::kCuda && !cuda_memory::refusal(0).empty()) {
     return;
   }
+  has_gpu = true;
   cudaDeviceProp properties{};
   check_cuda(cudaGetDeviceProperties(&properties, device.index), "reading the device's properties");
   multiprocessors = properties.multiProcessorCount;

@@ -16,8 +16,11 @@ class AttentionPlans;
 
 class CudaState {
  public:
-  // Of the meta device no GPU is asked; it is taken for a Hopper.
+  // In a dry run the first GPU is asked, so that the plan is exact where the work will run; where there is none, it is
+  // taken for a Hopper.
   explicit CudaState(const Device& device);
+
+  bool has_gpu = false;
 
   int multiprocessors = 132;
   int major = 9;  // of the compute capability
