@@ -8,6 +8,7 @@
 
 #include "caravan/base/error.h"
 #include "caravan/base/philox.h"
+#include "caravan/base/threads.h"
 #include "caravan/ops/elementwise.h"
 #include "caravan/tensor/copy.h"
 
@@ -158,8 +159,9 @@ Tensor part_rows(const Tensor& whole, const ParamPart& part) {
 
 namespace {
 
-// Elements per staging block: small enough to stay in cache, large enough to make a copy worth its call.
-constexpr std::int64_t kBlock = 1 << 16;
+// Elements per staging block: large enough to share among threads, and to make a copy to a device worth its call.
+constexpr std::int64_t kBlock = 1 << 20;
+constexpr std::int64_t kGrain = 1 << 14;  // that a thread takes of it
 
 float initial_value(const Init& init, const RandomStream& stream, std::int64_t index) {
   switch (init.kind) {
@@ -173,7 +175,7 @@ float initial_value(const Init& init, const RandomStream& stream, std::int64_t i
   return 0.0F;
 }
 
-void initialize_part(const Tensor& whole, const ParamPart& part, const Init& init, std::uint64_t seed) {
+void initialize_part(const Tensor& whole, const ParamPart& part, const Init& init, std::uint64_t seed, int threads) {
   const RandomStream stream(seed, part.name);
   const Tensor rows = part_rows(whole, part);
   const Tensor flat = rows.reshape({rows.elements()});
@@ -182,9 +184,11 @@ void initialize_part(const Tensor& whole, const ParamPart& part, const Init& ini
   for (std::int64_t begin = 0; begin < flat.rows(); begin += kBlock) {
     const std::int64_t count = std::min(kBlock, flat.rows() - begin);
     values.resize(static_cast<std::size_t>(count));
-    for (std::int64_t i = 0; i < count; ++i) {
-      values[static_cast<std::size_t>(i)] = initial_value(init, stream, begin + i);
-    }
+    parallel_for(threads, count, kGrain, [&](std::int64_t first, std::int64_t last) {
+      for (std::int64_t i = first; i < last; ++i) {
+        values[static_cast<std::size_t>(i)] = initial_value(init, stream, begin + i);
+      }
+    });
     bytes.resize(static_cast<std::size_t>(count * size_of(flat.dtype())));
     convert_elements(flat.dtype(), bytes.data(), DType::kF32, std::as_bytes(std::span(values)).data(), count);
     copy_from_host(flat.row_range(begin, begin + count), bytes);
@@ -193,12 +197,12 @@ void initialize_part(const Tensor& whole, const ParamPart& part, const Init& ini
 
 }  // namespace
 
-void initialize(WeightStore& store, std::uint64_t seed) {
+void initialize(WeightStore& store, std::uint64_t seed, int threads) {
   for (Parameter& parameter : store.parameters()) {
     for (const ParamPart& part : parameter.spec.parts) {
-      initialize_part(parameter.stored(), part, parameter.spec.init, seed);
+      initialize_part(parameter.stored(), part, parameter.spec.init, seed, threads);
       if (parameter.has_view_of_its_own()) {
-        initialize_part(parameter.tensor(), part, parameter.spec.init, seed);
+        initialize_part(parameter.tensor(), part, parameter.spec.init, seed, threads);
       }
     }
     parameter.weight.changed();

@@ -14,6 +14,7 @@
 #include "caravan/base/text.h"
 #include "caravan/base/threads.h"
 #include "caravan/bench/report.h"
+#include "caravan/tensor/cuda_memory.h"
 #include "caravan/train/config_keys.h"
 #include "caravan/train/peak.h"
 #include "caravan/train/prepare.h"
@@ -75,6 +76,10 @@ MachineSpeed measure_machine(ops::Context& ctx, const StepShape& shape, double s
   MachineSpeed speed;
   speed.processor = processor_name();
   speed.backend = ops::to_string(ctx.backend);
+  speed.device = to_string(ctx.allocator->device());
+  if (ctx.backend == ops::Backend::kCuda) {
+    speed.processor = cuda_memory::describe(ctx.allocator->device().index);
+  }
   speed.isa = to_string(ctx.isa);
   speed.threads = ctx.threads;
   speed.dtype = shape.dtype;
@@ -167,6 +172,7 @@ StepTime measure_step(const train::Config& config, const model_io::HfConfig& arc
   train::Trainer trainer(ctx, model_io::create_model(ctx, architecture, shape.dtype, seed, /*training=*/true),
                          train::trainer_options(config, train::kDefaultSteps), *ranks);
   trainer.step(batches);
+  ops::synchronize(ctx);
   const std::int64_t plans = ops::plans_made(ctx);
   std::map<std::string, OpTime> sums;
   ctx.on_timed = [&](const ops::Timing& timing) {
@@ -175,7 +181,23 @@ StepTime measure_step(const train::Config& config, const model_io::HfConfig& arc
     sum.prepare += timing.prepare;
     sum.run += timing.run;
   };
-  const std::vector<double> times = time_calls(seconds, [&] { result.loss = trainer.step(batches).loss; });
+  const auto step = [&] {
+    result.loss = trainer.step(batches).loss;
+    ops::synchronize(ctx);
+  };
+  std::vector<double> times;
+  if (ctx.backend == ops::Backend::kCuda) {
+    // Timing an op waits for it, and a GPU that waits for the host after every op is not what a step costs: steps are
+    // timed first, the ops of one more step afterwards.
+    const auto listener = std::exchange(ctx.on_timed, nullptr);
+    times = time_calls(seconds, step);
+    ctx.on_timed = listener;
+    step();
+    result.timed_steps = 1;
+  } else {
+    times = time_calls(seconds, step);
+    result.timed_steps = static_cast<std::int64_t>(times.size());
+  }
   ctx.on_timed = nullptr;
   result.plans_made = ops::plans_made(ctx) - plans;
   result.used = ctx.allocator->use();
@@ -183,11 +205,13 @@ StepTime measure_step(const train::Config& config, const model_io::HfConfig& arc
   result.best = *std::ranges::min_element(times);
   result.median = median_of(times);
   result.mean = std::reduce(times.begin(), times.end()) / static_cast<double>(times.size());
-  result.ops = longest_first(sums, result.steps);
+  result.ops = longest_first(sums, result.timed_steps);
   result.elsewhere = result.mean;
   for (const OpTime& one : result.ops) {
     result.elsewhere -= one.prepare + one.run;
   }
+  // Ops that were waited for one by one may take longer than the step in which they follow each other.
+  result.elsewhere = std::max(result.elsewhere, 0.0);
   return result;
 }
 
@@ -196,7 +220,11 @@ StepTime measure_step(const train::Config& config, const model_io::HfConfig& arc
 CaseTime time_case(ops::Context& ctx, const Case& one, double seconds) {
   const Work work = one.make(ctx);
   work.call();
-  const std::vector<double> times = time_calls(seconds, work.call);
+  ops::synchronize(ctx);
+  const std::vector<double> times = time_calls(seconds, [&] {
+    work.call();
+    ops::synchronize(ctx);
+  });
   return {one.name,        one.calls,  static_cast<std::int64_t>(times.size()),
           work.flops,      work.bytes, *std::ranges::min_element(times),
           median_of(times)};
@@ -260,6 +288,16 @@ Report run_bench(const train::Config& config, const Options& options, const std:
     for (const std::string& line : step_lines(*report.step, report.machine)) {
       say(line);
     }
+  }
+  if (options.decode) {
+    constexpr std::int64_t kPrompt = 128;
+    constexpr std::int64_t kTokens = 256;
+    ops::Context ctx = context_for(config);
+    const model_io::LoadedModel model =
+        model_io::create_model(ctx, architecture_of(config), report.shape.dtype, 0, /*training=*/false);
+    report.decode = measure_decode(ctx, *model.llama, kPrompt, kTokens);
+    say("");
+    say(decode_line(*report.decode, report.machine));
   }
   return report;
 }

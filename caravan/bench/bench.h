@@ -9,6 +9,7 @@
 
 #include "caravan/base/isa.h"
 #include "caravan/bench/cases.h"
+#include "caravan/bench/decode.h"
 #include "caravan/tensor/allocator.h"
 #include "caravan/train/config.h"
 #include "caravan/train/plan.h"
@@ -33,14 +34,15 @@ CaseTime time_case(ops::Context& ctx, const Case& one, double seconds);
 // What this machine can do in the type that the model computes in.
 struct MachineSpeed {
   std::string processor;
-  std::string backend;  // "cpu", "ref"
+  std::string backend;  // "cpu", "ref", "cuda"
+  std::string device;   // "host", "cuda:0"
   std::string isa;
   int threads = 0;
   bool pinned = false;  // training.pin_threads asked for it, and the system did it
   DType dtype = DType::kF32;
   std::vector<CaseTime> products;  // of product_cases()
   double product_peak = 0.0;       // floating-point operations per second: all products' over all their best times
-  double square_peak = 0.0;        // of one product 1024 x 1024 x 1024, the yardstick of training's mfu
+  double square_peak = 0.0;        // of one product of 1024 (on a GPU 8192) cubed, the yardstick of training's mfu
   double read_bandwidth = 0.0;     // bytes per second
   std::int64_t read_bytes = 0;     // of the buffer that was read
 };
@@ -54,9 +56,10 @@ struct OpTime {
 };
 
 struct StepTime {
-  std::int64_t steps = 0;   // measured, after one to warm up
-  std::int64_t tokens = 0;  // of one
-  double best = 0.0;        // seconds
+  std::int64_t steps = 0;        // measured, after one to warm up
+  std::int64_t timed_steps = 0;  // of them, or after them, whose ops were timed
+  std::int64_t tokens = 0;       // of one
+  double best = 0.0;             // seconds
   double median = 0.0;
   double mean = 0.0;
   double flops = 0.0;       // of one step, as train::flops_per_token counts
@@ -71,6 +74,7 @@ struct StepTime {
 struct Options {
   bool ops = true;
   bool step = true;
+  bool decode = false;      // one sequence, with weights of the step's dtype
   double seconds = 0.5;     // a case, and the whole step
   std::string filter = "";  // ops whose name holds it
 };
@@ -81,6 +85,7 @@ struct Report {
   MachineSpeed machine;
   std::vector<CaseTime> ops;
   std::optional<StepTime> step;
+  std::optional<DecodeTime> decode;
 };
 
 // The shape of the configuration's step.  The tokenizer is opened where it alone tells the vocabulary; no data set is.

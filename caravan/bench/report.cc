@@ -84,7 +84,7 @@ Json case_json(const CaseTime& time, const MachineSpeed& machine) {
 Json machine_json(const MachineSpeed& machine) {
   Json json = Json::object();
   json["processor"] = machine.processor;
-  json["device"] = "cpu";
+  json["device"] = machine.device;
   json["backend"] = machine.backend;
   json["isa"] = machine.isa;
   json["threads"] = machine.threads;
@@ -155,7 +155,7 @@ std::vector<std::string> machine_lines(const Report& report) {
       line("step", fmt::format("{} micro-batch{} of {} rows of {} tokens, {} on {}", shape.micro_batches,
                                shape.micro_batches == 1 ? "" : "es", shape.rows, shape.seq_len,
                                to_string(machine.dtype), machine.backend)),
-      line("product peak", fmt::format("{:.1f} GFLOP/s over the model's own products ({:.1f} of 1024 x 1024 x 1024)",
+      line("product peak", fmt::format("{:.1f} GFLOP/s over the model's own products ({:.1f} of one square product)",
                                        machine.product_peak / kGiga, machine.square_peak / kGiga)),
       line("read bandwidth",
            fmt::format("{:.1f} GB/s over {} bytes", machine.read_bandwidth / kGiga, grouped(machine.read_bytes))),
@@ -228,7 +228,26 @@ Json to_json(const Report& report) {
   if (report.step) {
     json["step"] = step_json(*report.step, report.machine);
   }
+  if (report.decode) {
+    const DecodeTime& decode = *report.decode;
+    json["decode"] = {{"prompt", decode.prompt},
+                      {"prefill_seconds", decode.prefill},
+                      {"tokens", decode.tokens},
+                      {"seconds", decode.total},
+                      {"tokens_per_second", decode.per_second()},
+                      {"bytes_per_token", decode.bytes},
+                      {"read_share", decode.bandwidth() / report.machine.read_bandwidth}};
+  }
   return json;
+}
+
+std::string decode_line(const DecodeTime& decode, const MachineSpeed& machine) {
+  return fmt::format(
+      "decoding        {:.1f} tokens/s behind a prompt of {} ({:.4f} s), {:.1f} GB/s of weights and cache: {:.0f} % of "
+      "the "
+      "read bandwidth",
+      decode.per_second(), decode.prompt, decode.prefill, decode.bandwidth() / kGiga,
+      100.0 * decode.bandwidth() / machine.read_bandwidth);
 }
 
 }  // namespace caravan::bench

@@ -17,6 +17,9 @@ std::string op_line(const CaseTime& time, const MachineSpeed& machine);
 std::string op_sum_line(const std::vector<CaseTime>& times);
 std::vector<std::string> step_lines(const StepTime& step, const MachineSpeed& machine);
 
+// Tokens per second of one sequence, and what they read beside what the machine reads.
+std::string decode_line(const DecodeTime& decode, const MachineSpeed& machine);
+
 // {"machine": {...}, "model": {...}, "batch": {...}, "ops": [...], "step": {...}}; ops and step where they were measured.
 // docs/bench.md lists the keys.
 Json to_json(const Report& report);

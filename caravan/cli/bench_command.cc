@@ -18,6 +18,7 @@ int run_bench(const ParsedOptions& options, Streams streams) {
   bench::Options wanted;
   wanted.ops = asked("ops");
   wanted.step = asked("step");
+  wanted.decode = asked("decode");
   wanted.seconds = options.number("--seconds").value();
   wanted.filter = options.text("--filter");
   const train::Config config = read_config(options);
@@ -38,14 +39,16 @@ Command bench_command() {
   spec.description =
       "Takes the model's sizes and the batch as `caravan train` does; values and ids are random, no data set is read. "
       "Prints the peak of the model's own products and the read bandwidth; then each op at the model's shapes with its "
-      "share of both; then whole training steps: tokens per second, share of the product peak, time by op, memory.";
+      "share of both; then whole training steps: tokens per second, share of the product peak, time by op, memory; "
+      "and, "
+      "where --what asks for it, decoding of one sequence.";
   spec.options = config_options();
   const std::vector<OptionSpec> own = {{.name = "--what",
                                         .value_name = "LIST",
                                         .kind = OptionKind::kChoiceList,
                                         .help = "what to measure; machine is always part of it",
                                         .default_value = "ops,step",
-                                        .choices = {"machine", "ops", "step"}},
+                                        .choices = {"machine", "ops", "step", "decode"}},
                                        {.name = "--seconds",
                                         .value_name = "S",
                                         .kind = OptionKind::kNumber,

@@ -7,8 +7,8 @@
 #include "caravan/base/json.h"
 #include "caravan/generate/generate.h"
 #include "caravan/model_io/load.h"
-#include "tests/support/isa.h"
 #include "tests/support/device.h"
+#include "tests/support/isa.h"
 
 namespace caravan::generate {
 namespace {
@@ -17,7 +17,8 @@ void compare(const std::string& name, ops::Backend backend, DType dtype) {
   const auto folder = std::filesystem::path(CARAVAN_SOURCE_DIR) / "tests" / "golden" / "models" / name;
   const std::string path = (folder / "generate.json").string();
   const Json expected = parse_json(read_text_file(path, 1 << 20), path);
-  ops::Context ctx = ops::make_context({.backend = backend, .dry_run = false, .threads = 2});
+  ops::Context ctx = ops::make_context(
+      {.backend = backend, .dry_run = false, .threads = 2, .memory_capacity = test::memory_capacity()});
   const model_io::LoadedModel model = model_io::load_model(ctx, folder, dtype);
   std::vector<Request> requests;
   for (const Json& one : expected) {

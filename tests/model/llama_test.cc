@@ -23,7 +23,10 @@ struct Fixture {
   Llama llama;
 
   Fixture(const LlamaConfig& config, ops::Backend backend, DType dtype, bool dry_run = false, int threads = 2)
-      : ops(ops::make_context({.backend = backend, .dry_run = dry_run, .threads = threads, .memory_capacity = 0})),
+      : ops(ops::make_context({.backend = backend,
+                               .dry_run = dry_run,
+                               .threads = threads,
+                               .memory_capacity = dry_run ? 0 : test::memory_capacity()})),
         store(ops, parameter_specs(config), dtype),
         llama(config, store) {
     if (!dry_run) {
@@ -71,7 +74,8 @@ class LlamaModel : public testing::TestWithParam<Case> {};
 
 INSTANTIATE_TEST_SUITE_P(All, LlamaModel,
                          testing::Values(Case{ops::Backend::kRef, DType::kF64}, Case{ops::Backend::kRef, DType::kF32},
-                                         Case{test::fast_backend(), DType::kF32}, Case{test::fast_backend(), DType::kBF16}),
+                                         Case{test::fast_backend(), DType::kF32},
+                                         Case{test::fast_backend(), DType::kBF16}),
                          case_name);
 
 // Rows of a packed batch see their own sequence alone.  On the reference every row is computed by itself, so the bits

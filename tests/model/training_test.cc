@@ -61,7 +61,10 @@ struct Trainee {
   Llama llama;
 
   Trainee(const LlamaConfig& config, ops::Backend backend, DType dtype, bool dry_run = false, int threads = 1)
-      : ops(ops::make_context({.backend = backend, .dry_run = dry_run, .threads = threads, .memory_capacity = 0})),
+      : ops(ops::make_context({.backend = backend,
+                               .dry_run = dry_run,
+                               .threads = threads,
+                               .memory_capacity = dry_run ? 0 : test::memory_capacity()})),
         store(autograd::WeightStore::for_training(ops, parameter_specs(config), dtype)),
         llama(config, *store) {
     if (!dry_run) {
@@ -173,7 +176,8 @@ TEST(Training, GradientsAreTheLosssSlopes) {
 }
 
 TEST(Training, HalvesRunApartGiveTheSameBits) {
-  for (const auto& [backend, dtype] : {std::pair{ops::Backend::kRef, DType::kF64}, {test::fast_backend(), DType::kF32}}) {
+  for (const auto& [backend, dtype] :
+       {std::pair{ops::Backend::kRef, DType::kF64}, {test::fast_backend(), DType::kF32}}) {
     Trainee whole(config_with_contrast(), backend, dtype);
     Trainee split(config_with_contrast(), backend, dtype);
     whole.run(kBatch, kScale);

@@ -8,8 +8,8 @@
 #include "caravan/checkpoint/safetensors.h"
 #include "caravan/model/presets.h"
 #include "caravan/model_io/compare.h"
-#include "tests/support/scratch.h"
 #include "tests/support/device.h"
+#include "tests/support/scratch.h"
 
 namespace caravan::model_io {
 namespace {
@@ -97,7 +97,8 @@ TEST(Dump, WritesF32FromSmallFloatsAndAgreesAcrossBackends) {
   const ScratchDirectory scratch;
   const IdLists ids = {{5, 9, 100, 3, 77}, {42, 17, 8}};
   const auto run = [&](ops::Backend backend, DType dtype, const char* name) {
-    ops::Context ctx = ops::make_context({.backend = backend, .dry_run = false, .threads = 2});
+    ops::Context ctx = ops::make_context(
+        {.backend = backend, .dry_run = false, .threads = 2, .memory_capacity = test::memory_capacity()});
     const LoadedModel model = create_model(ctx, tiny(), dtype, 3);
     dump(ctx, model, ids, {.logits = true, .hidden = true, .loss = true}, scratch.path() / name);
     return scratch.path() / name;

@@ -11,9 +11,9 @@
 #include "caravan/model_io/compare.h"
 #include "caravan/model_io/dump.h"
 #include "caravan/tensor/copy.h"
+#include "tests/support/device.h"
 #include "tests/support/isa.h"
 #include "tests/support/scratch.h"
-#include "tests/support/device.h"
 
 namespace caravan::model_io {
 namespace {
@@ -48,7 +48,8 @@ using Mutation = std::function<void(LoadedModel&)>;
 
 Errors run(const std::string& name, const Run& how, const LoadOptions& options = {}, const Mutation& mutate = {}) {
   const test::ScratchDirectory scratch;
-  ops::Context ctx = ops::make_context({.backend = how.backend, .dry_run = false, .threads = 2});
+  ops::Context ctx = ops::make_context(
+      {.backend = how.backend, .dry_run = false, .threads = 2, .memory_capacity = test::memory_capacity()});
   LoadedModel model = load_model(ctx, golden(name), how.dtype, options);
   if (mutate) {
     mutate(model);

@@ -11,9 +11,9 @@
 #include "caravan/model_io/dump.h"
 #include "caravan/optim/optimizer.h"
 #include "caravan/tensor/copy.h"
+#include "tests/support/device.h"
 #include "tests/support/isa.h"
 #include "tests/support/scratch.h"
-#include "tests/support/device.h"
 
 namespace caravan::model_io {
 namespace {
@@ -36,7 +36,8 @@ struct Run {
 // Largest relative error over all gradients; a missing tensor fails the test.
 double gradient_error(const std::string& name, const Run& how) {
   const test::ScratchDirectory scratch;
-  ops::Context ctx = ops::make_context({.backend = how.backend, .dry_run = false, .threads = 2});
+  ops::Context ctx = ops::make_context(
+      {.backend = how.backend, .dry_run = false, .threads = 2, .memory_capacity = test::memory_capacity()});
   LoadOptions options;
   options.training = true;
   const LoadedModel model = load_model(ctx, golden(name), how.dtype, options);
@@ -80,7 +81,8 @@ TEST_P(GradientGolden, TenAdamWStepsInF32) {
   const std::string path = (golden(GetParam()) / "adamw.json").string();
   const Json expected = parse_json(read_text_file(path, 1 << 20), path);
   const Json& settings = expected.at("adamw");
-  ops::Context ctx = ops::make_context({.backend = test::fast_backend(), .dry_run = false, .threads = 2});
+  ops::Context ctx = ops::make_context(
+      {.backend = test::fast_backend(), .dry_run = false, .threads = 2, .memory_capacity = test::memory_capacity()});
   LoadOptions options;
   options.training = true;
   const LoadedModel model = load_model(ctx, golden(GetParam()), DType::kF32, options);

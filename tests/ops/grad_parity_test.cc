@@ -12,6 +12,19 @@ const Accumulate kBoth[] = {Accumulate::kStore, Accumulate::kAdd};
 
 class BackwardParity : public Parity {
  protected:
+  // Kernels of pairs round P and dS to bf16.  cuDNN's deterministic backward rounds to the dtype where its scratch is of it:
+  // P, dP and dS, and the gradients of a group's heads before they are added.
+  double grad_roundoff(const AttentionCase& c) const {
+    const double unit = GetParam() == DType::kF16 ? 0x1p-11 : kUbf16;
+    return !by_pairs(c) ? 0 : kOnCuda ? 4 * unit : unit;
+  }
+  double grad_flushed(const AttentionCase& c) const {
+    if (kOnCuda && by_pairs(c) && GetParam() == DType::kF16) {
+      return 4 * 0x1p-25;  // half of f16's smallest step, as often
+    }
+    return by_pairs(c) ? 0x1p-120 : 0x1p-126;
+  }
+
   // A gradient of no tokens is zeros when storing and left alone when adding.
   void expect_gradient_served(const std::string& op, bool work, std::int64_t elements, Accumulate accumulate) {
     const bool zeros = !work && elements > 0 && accumulate == Accumulate::kStore;
@@ -183,13 +196,14 @@ TEST_P(BackwardParity, SwigluGradAgreesWithTheReference) {
       const Doubles gate_up = to_doubles(exactly().input("gate_up", c.tokens, 2 * c.features, c.scale).view);
       const Doubles dy = to_doubles(exactly().input("dy", c.tokens, c.features, 1).view);
       Bound error(exact.y.size(), 0);
-      for (std::size_t k = 0; k < dy.size() && !is_f64(); ++k) {
+      const double share = is_f64() ? kF64Share : 1.0;
+      for (std::size_t k = 0; k < dy.size(); ++k) {
         const std::size_t gate_at = k / features * 2 * features + k % features;
         const double gate = gate_up[gate_at];
         const double up = gate_up[gate_at + features];
         const double sigmoid = 1 / (1 + std::exp(-gate));
-        error[gate_at] = std::abs(dy[k] * up) * (1 + std::abs(gate)) * (gamma(16) * sigmoid + 0x1p-126);
-        error[gate_at + features] = std::abs(dy[k] * gate) * (gamma(9) * sigmoid + 0x1p-126);
+        error[gate_at] = std::abs(dy[k] * up) * (1 + std::abs(gate)) * (gamma(16) * sigmoid + 0x1p-126) * share;
+        error[gate_at + features] = std::abs(dy[k] * gate) * (gamma(9) * sigmoid + 0x1p-126) * share;
       }
       expect_within(cpu.y, GetParam(), exact.y, error);
       EXPECT_TRUE(cpu.gaps_untouched);
@@ -213,7 +227,7 @@ TEST_P(BackwardParity, EmbeddingWeightGradAgreesWithTheReferenceAndLeavesOtherRo
     }
     Bound error = run_grad(magnitudes(), c).y;
     for (std::size_t i = 0; i < error.size(); ++i) {
-      error[i] *= is_f64() ? 0 : gamma(counts[i / static_cast<std::size_t>(c.hidden)]);
+      error[i] *= (is_f64() ? kF64Share : 1.0) * gamma(counts[i / static_cast<std::size_t>(c.hidden)]);
     }
     expect_within(cpu.y, statistics(), exact.y, error);
   }
@@ -222,9 +236,12 @@ TEST_P(BackwardParity, EmbeddingWeightGradAgreesWithTheReferenceAndLeavesOtherRo
 // What a row of one query head adds up in attention's backward, and the bounds that follow.
 class AttentionGradBounds {
  public:
-  // roundoff: of P and dS, where they are rounded before they meet the other factor.
-  AttentionGradBounds(const Maker& exactly, const AttentionCase& c, const AttentionResults& results, double roundoff)
+  // roundoff: of P and dS, where they are rounded before they meet the other factor; flushed: what they lose below the
+  // normal numbers.
+  AttentionGradBounds(const Maker& exactly, const AttentionCase& c, const AttentionResults& results, double roundoff,
+                      double flushed)
       : roundoff_(roundoff),
+        flushed_(flushed),
         c_(c),
         inputs_(exactly, c),
         results_(results),
@@ -275,18 +292,18 @@ class AttentionGradBounds {
     const double query_sums = gamma(static_cast<double>(c_.keys) + 4);
     const double d_score_error = (1 + p_error) * (1 + gamma(dim + 4)) * (1 + roundoff_) - 1;
     const double rounded_p_error = (1 + p_error) * (1 + roundoff_) - 1;
-    const double flushed = roundoff_ > 0 ? 0x1p-120 : 0x1p-126;  // P, dS and products below the normal numbers
     for (std::size_t d = 0; d < dim_; ++d) {
       const double to_query = inputs_.scale * terms * std::abs(key_[key_at + d]);
       const double to_key = inputs_.scale * terms * std::abs(query_[query_at + d]);
       const double to_value = std::abs(d_out_[query_at + d]);
-      bounds_.query[query_at + d] += to_query * (p * ((1 + d_score_error) * (1 + query_sums) - 1) + flushed);
-      bounds_.key[key_at + d] += to_key * (p * ((1 + d_score_error) * (1 + key_sums) - 1) + flushed);
-      bounds_.value[key_at + d] += to_value * (p * ((1 + rounded_p_error) * (1 + key_sums) - 1) + flushed);
+      bounds_.query[query_at + d] += to_query * (p * ((1 + d_score_error) * (1 + query_sums) - 1) + flushed_);
+      bounds_.key[key_at + d] += to_key * (p * ((1 + d_score_error) * (1 + key_sums) - 1) + flushed_);
+      bounds_.value[key_at + d] += to_value * (p * ((1 + rounded_p_error) * (1 + key_sums) - 1) + flushed_);
     }
   }
 
   const double roundoff_;
+  const double flushed_;
   const AttentionCase& c_;
   AttentionInputs inputs_;
   const AttentionResults& results_;
@@ -312,7 +329,7 @@ TEST_P(BackwardParity, AttentionGradAgreesWithTheReference) {
     AttentionGradients bounds = {Doubles(exact.query.size(), 0), Doubles(exact.key.size(), 0),
                                  Doubles(exact.value.size(), 0)};
     if (!is_f64() || kOnCuda) {
-      bounds = AttentionGradBounds(exactly(), c, results, by_pairs(c) ? kUbf16 : 0).bounds();
+      bounds = AttentionGradBounds(exactly(), c, results, grad_roundoff(c), grad_flushed(c)).bounds();
       for (Doubles* part : {&bounds.query, &bounds.key, &bounds.value}) {
         for (double& one : *part) {
           one *= is_f64() ? kF64Share : 1.0;

@@ -2,6 +2,7 @@
 // ctest runs the programs of caravan_cuda_test once more with it).
 #pragma once
 
+#include <cstdint>
 #include <cstdlib>
 #include <string_view>
 
@@ -16,6 +17,11 @@ inline bool on_cuda() {
 
 inline ops::Backend fast_backend() {
   return on_cuda() ? ops::Backend::kCuda : ops::Backend::kCpu;
+}
+
+// Of a test's context: a GPU is not taken as a whole, since several contexts live side by side.
+inline std::int64_t memory_capacity() {
+  return on_cuda() ? std::int64_t{1} << 30 : 0;
 }
 
 }  // namespace caravan::test

@@ -23,12 +23,15 @@ __global__ void forward_kernel(Forward<T> call) {
   CARAVAN_DYNAMIC_SHARED(R, shared);
   const int dim = call.head_dim;
   R* const q = shared;
-  R* const k = q + kTile * (dim + 1);
-  R* const v = k + kTile * (dim + 1);
-  R* const o = v + kTile * (dim + 1);
-  R* const weights = o + kTile * (dim + 1);
+  R* const k = q + kRows<T> * (dim + 1);
+  R* const v = k + kRows<T> * (dim + 1);
+  R* const o = v + kRows<T> * (dim + 1);
+  R* const weights = o + kRows<T> * (dim + 1);
 
-  const QueryTile tile = call.tiles[blockIdx.x];
+  const QueryTile tile = part_of<T>(call.tiles);
+  if (tile.begin >= tile.end) {
+    return;
+  }
   const int head = static_cast<int>(blockIdx.y);
   const int kv_head = head / (call.heads / call.kv_heads);
   const std::int64_t column = static_cast<std::int64_t>(head) * dim;
@@ -37,7 +40,7 @@ __global__ void forward_kernel(Forward<T> call) {
   const int part = static_cast<int>(threadIdx.x) % kPerRow;
   const std::int64_t mine = tile.begin + row;
 
-  for (int at = static_cast<int>(threadIdx.x); at < kTile * (dim + 1); at += kTileThreads) {
+  for (int at = static_cast<int>(threadIdx.x); at < kRows<T> * (dim + 1); at += kTileThreads<T>) {
     o[at] = 0;
   }
   if (tile.first < tile.last) {
@@ -50,14 +53,14 @@ __global__ void forward_kernel(Forward<T> call) {
     // The last key that the tile's last query sees.
     const std::int64_t reach = range.key_begin + (tile.end - 1 - range.query_begin) + range.diagonal + 1;
     const std::int64_t end = reach < range.key_end ? reach : range.key_end;
-    for (std::int64_t begin = range.key_begin; begin < end; begin += kTile) {
+    for (std::int64_t begin = range.key_begin; begin < end; begin += kRows<T>) {
       __syncthreads();  // what stood there is used
       load_tile<T>(k, call.key, begin, end, kv_column, dim);
       load_tile<T>(v, call.value, begin, end, kv_column, dim);
       __syncthreads();
-      R score[kTile / kPerRow];
+      R score[kRows<T> / kPerRow];
       R highest = -INFINITY;
-      for (int j = 0; j < kTile / kPerRow; ++j) {
+      for (int j = 0; j < kRows<T> / kPerRow; ++j) {
         const int other = part + j * kPerRow;
         const bool seen = mine < tile.end && sees(range, mine, begin + other) && begin + other < end;
         score[j] = seen ? dot(q + row * (dim + 1), k + other * (dim + 1), dim) * call.scale : -INFINITY;
@@ -70,9 +73,9 @@ __global__ void forward_kernel(Forward<T> call) {
       const R now = highest > top ? highest : top;
       const R before = top == -INFINITY ? R{0} : exponential_of(top - now);
       R fresh = 0;
-      for (int j = 0; j < kTile / kPerRow; ++j) {
+      for (int j = 0; j < kRows<T> / kPerRow; ++j) {
         const R weight = score[j] == -INFINITY ? R{0} : exponential_of(score[j] - now);
-        weights[row * (kTile + 1) + part + j * kPerRow] = weight;
+        weights[row * (kRows<T> + 1) + part + j * kPerRow] = weight;
         fresh += weight;
       }
       for (int distance = 1; distance < kPerRow; distance *= 2) {
@@ -84,7 +87,7 @@ __global__ void forward_kernel(Forward<T> call) {
         o[row * (dim + 1) + i] *= before;
       }
       __syncwarp();  // a row's threads stand in one warp
-      add_weighted(o + row * (dim + 1), weights + row * (kTile + 1), v, dim, part);
+      add_weighted(o + row * (dim + 1), weights + row * (kRows<T> + 1), v, dim, part);
     }
   }
   __syncthreads();
@@ -123,10 +126,9 @@ void run_tiles(Context& ctx, const AttentionArgs& args, std::byte* /*workspace*/
     call.kv_heads = static_cast<int>(args.heads.kv_heads);
     call.head_dim = static_cast<int>(args.heads.head_dim);
     call.scale = static_cast<Real<T>>(args.scale);
-    const std::int64_t reals = 4 * tile_reals(args.heads.head_dim) + kWeightReals;
     launch("attention", forward_kernel<T>,
-           dim3(static_cast<unsigned>(lists.tiles), static_cast<unsigned>(args.heads.heads)), kTileThreads,
-           static_cast<std::size_t>(reals) * sizeof(Real<T>), call);
+           dim3(static_cast<unsigned>(lists.tiles) * kParts<T>, static_cast<unsigned>(args.heads.heads)),
+           kTileThreads<T>, shared_bytes<T>(4, 1, args.heads.head_dim), call);
   });
 }
 

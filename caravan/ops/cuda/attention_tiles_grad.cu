@@ -48,13 +48,16 @@ __global__ void query_kernel(Backward<T> call) {
   CARAVAN_DYNAMIC_SHARED(R, shared);
   const int dim = call.head_dim;
   R* const q = shared;
-  R* const d_o = q + kTile * (dim + 1);
-  R* const k = d_o + kTile * (dim + 1);
-  R* const v = k + kTile * (dim + 1);
-  R* const d_q = v + kTile * (dim + 1);
-  R* const slopes = d_q + kTile * (dim + 1);
+  R* const d_o = q + kRows<T> * (dim + 1);
+  R* const k = d_o + kRows<T> * (dim + 1);
+  R* const v = k + kRows<T> * (dim + 1);
+  R* const d_q = v + kRows<T> * (dim + 1);
+  R* const slopes = d_q + kRows<T> * (dim + 1);
 
-  const QueryTile tile = call.tiles[blockIdx.x];
+  const QueryTile tile = part_of<T>(call.tiles);
+  if (tile.begin >= tile.end) {
+    return;
+  }
   const int head = static_cast<int>(blockIdx.y);
   const int kv_head = head / (call.heads / call.kv_heads);
   const std::int64_t column = static_cast<std::int64_t>(head) * dim;
@@ -66,7 +69,7 @@ __global__ void query_kernel(Backward<T> call) {
   const R lse = there ? call.lse[mine * call.heads + head] : R{0};
   const R delta = there ? call.delta[mine * call.heads + head] : R{0};
 
-  for (int at = static_cast<int>(threadIdx.x); at < kTile * (dim + 1); at += kTileThreads) {
+  for (int at = static_cast<int>(threadIdx.x); at < kRows<T> * (dim + 1); at += kTileThreads<T>) {
     d_q[at] = 0;
   }
   if (tile.first < tile.last) {
@@ -77,12 +80,12 @@ __global__ void query_kernel(Backward<T> call) {
     const AttentionRange range = call.ranges[r];
     const std::int64_t reach = range.key_begin + (tile.end - 1 - range.query_begin) + range.diagonal + 1;
     const std::int64_t end = reach < range.key_end ? reach : range.key_end;
-    for (std::int64_t begin = range.key_begin; begin < end; begin += kTile) {
+    for (std::int64_t begin = range.key_begin; begin < end; begin += kRows<T>) {
       __syncthreads();
       load_tile<T>(k, call.key, begin, end, kv_column, dim);
       load_tile<T>(v, call.value, begin, end, kv_column, dim);
       __syncthreads();
-      for (int j = 0; j < kTile / kPerRow; ++j) {
+      for (int j = 0; j < kRows<T> / kPerRow; ++j) {
         const int other = part + j * kPerRow;
         R slope = 0;
         if (there && begin + other < end && sees(range, mine, begin + other)) {
@@ -90,10 +93,10 @@ __global__ void query_kernel(Backward<T> call) {
           const R weight = exponential_of(score - lse);
           slope = weight * (dot(d_o + row * (dim + 1), v + other * (dim + 1), dim) - delta);
         }
-        slopes[row * (kTile + 1) + other] = slope;
+        slopes[row * (kRows<T> + 1) + other] = slope;
       }
       __syncwarp();
-      add_weighted(d_q + row * (dim + 1), slopes + row * (kTile + 1), k, dim, part);
+      add_weighted(d_q + row * (dim + 1), slopes + row * (kRows<T> + 1), k, dim, part);
     }
   }
   __syncthreads();
@@ -111,24 +114,24 @@ __global__ void key_kernel(Backward<T> call) {
   CARAVAN_DYNAMIC_SHARED(R, shared);
   const int dim = call.head_dim;
   R* const k = shared;
-  R* const v = k + kTile * (dim + 1);
-  R* const q = v + kTile * (dim + 1);
-  R* const d_o = q + kTile * (dim + 1);
-  R* const d_k = d_o + kTile * (dim + 1);
-  R* const d_v = d_k + kTile * (dim + 1);
-  R* const weights = d_v + kTile * (dim + 1);
-  R* const slopes = weights + kTile * (kTile + 1);
+  R* const v = k + kRows<T> * (dim + 1);
+  R* const q = v + kRows<T> * (dim + 1);
+  R* const d_o = q + kRows<T> * (dim + 1);
+  R* const d_k = d_o + kRows<T> * (dim + 1);
+  R* const d_v = d_k + kRows<T> * (dim + 1);
+  R* const weights = d_v + kRows<T> * (dim + 1);
+  R* const slopes = weights + kRows<T> * (kRows<T> + 1);
 
   const int group = call.heads / call.kv_heads;
   const int kv_head = static_cast<int>(blockIdx.y);
-  const std::int64_t tile_begin = static_cast<std::int64_t>(blockIdx.x) * kTile;
-  const std::int64_t tile_end = tile_begin + kTile < call.keys ? tile_begin + kTile : call.keys;
+  const std::int64_t tile_begin = static_cast<std::int64_t>(blockIdx.x) * kRows<T>;
+  const std::int64_t tile_end = tile_begin + kRows<T> < call.keys ? tile_begin + kRows<T> : call.keys;
   const std::int64_t kv_column = static_cast<std::int64_t>(kv_head) * dim;
   const int row = static_cast<int>(threadIdx.x) / kPerRow;
   const int part = static_cast<int>(threadIdx.x) % kPerRow;
   const std::int64_t mine = tile_begin + row;
 
-  for (int at = static_cast<int>(threadIdx.x); at < kTile * (dim + 1); at += kTileThreads) {
+  for (int at = static_cast<int>(threadIdx.x); at < kRows<T> * (dim + 1); at += kTileThreads<T>) {
     d_k[at] = 0;
     d_v[at] = 0;
   }
@@ -141,7 +144,7 @@ __global__ void key_kernel(Backward<T> call) {
     }
     // Keys of the tile that this range holds; another range may hold the others, and padding rows may be NaN.
     __syncthreads();
-    for (int at = static_cast<int>(threadIdx.x); at < kTile * dim; at += kTileThreads) {
+    for (int at = static_cast<int>(threadIdx.x); at < kRows<T> * dim; at += kTileThreads<T>) {
       const int i = at % dim;
       const std::int64_t at_row = tile_begin + at / dim;
       const bool inside = at_row >= key_begin && at_row < key_end;
@@ -155,12 +158,12 @@ __global__ void key_kernel(Backward<T> call) {
     for (int h = 0; h < group; ++h) {
       const int head = kv_head * group + h;
       const std::int64_t column = static_cast<std::int64_t>(head) * dim;
-      for (std::int64_t begin = from; begin < range.query_end; begin += kTile) {
+      for (std::int64_t begin = from; begin < range.query_end; begin += kRows<T>) {
         __syncthreads();
         load_tile<T>(q, call.query, begin, range.query_end, column, dim);
         load_tile<T>(d_o, call.d_out, begin, range.query_end, column, dim);
         __syncthreads();
-        for (int j = 0; j < kTile / kPerRow; ++j) {
+        for (int j = 0; j < kRows<T> / kPerRow; ++j) {
           const int other = part + j * kPerRow;
           const std::int64_t query = begin + other;
           R weight = 0;
@@ -171,12 +174,12 @@ __global__ void key_kernel(Backward<T> call) {
             slope = weight *
                     (dot(d_o + other * (dim + 1), v + row * (dim + 1), dim) - call.delta[query * call.heads + head]);
           }
-          weights[row * (kTile + 1) + other] = weight;
-          slopes[row * (kTile + 1) + other] = slope;
+          weights[row * (kRows<T> + 1) + other] = weight;
+          slopes[row * (kRows<T> + 1) + other] = slope;
         }
         __syncwarp();
-        add_weighted(d_v + row * (dim + 1), weights + row * (kTile + 1), d_o, dim, part);
-        add_weighted(d_k + row * (dim + 1), slopes + row * (kTile + 1), q, dim, part);
+        add_weighted(d_v + row * (dim + 1), weights + row * (kRows<T> + 1), d_o, dim, part);
+        add_weighted(d_k + row * (dim + 1), slopes + row * (kRows<T> + 1), q, dim, part);
       }
     }
   }
@@ -228,16 +231,14 @@ void run_tiles_grad(Context& ctx, const AttentionGradArgs& args, std::byte* work
   constexpr unsigned kThreads = 256;
   const DeviceRanges& lists = device_ranges(ctx, *args.ranges, args.query.rows());
   with_element(args.query.dtype(), [&]<typename T>() {
-    using R = Real<T>;
     const Backward<T> call = call_of<T>(args, lists, workspace);
-    const std::int64_t tile = tile_reals(args.heads.head_dim);
     launch("attention_grad", delta_kernel<T>, blocks_for(call.queries * call.heads, kThreads / kWarp), kThreads, 0,
            call);
     launch("attention_grad", query_kernel<T>,
-           dim3(static_cast<unsigned>(lists.tiles), static_cast<unsigned>(call.heads)), kTileThreads,
-           static_cast<std::size_t>(5 * tile + kWeightReals) * sizeof(R), call);
-    launch("attention_grad", key_kernel<T>, dim3(blocks_for(call.keys, kTile), static_cast<unsigned>(call.kv_heads)),
-           kTileThreads, static_cast<std::size_t>(6 * tile + 2 * kWeightReals) * sizeof(R), call);
+           dim3(static_cast<unsigned>(lists.tiles) * kParts<T>, static_cast<unsigned>(call.heads)), kTileThreads<T>,
+           shared_bytes<T>(5, 1, args.heads.head_dim), call);
+    launch("attention_grad", key_kernel<T>, dim3(blocks_for(call.keys, kRows<T>), static_cast<unsigned>(call.kv_heads)),
+           kTileThreads<T>, shared_bytes<T>(6, 2, args.heads.head_dim), call);
   });
 }
 

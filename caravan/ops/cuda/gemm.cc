@@ -1,5 +1,6 @@
 #include "caravan/ops/cuda/gemm.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -99,7 +100,9 @@ class Plan {
 
   bool found() const { return found_; }
 
-  void run(cublasLtHandle_t handle, const Gemm& g, std::byte* workspace) {
+  void run(cublasLtHandle_t handle, const Gemm& g, std::byte* scratch) {
+    // The library's kernels take scratch at multiples of 256 bytes, blocks of ours stand at multiples of 64.
+    std::byte* const workspace = scratch + (kScratchAlignment - alignment_rest(scratch)) % kScratchAlignment;
     if (g.bias != nullptr) {
       set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, g.bias);
     }
@@ -109,11 +112,18 @@ class Plan {
     const void* const c = g.beta != 0.0 ? static_cast<const void*>(g.c) : g.d;
     check_cublaslt(lt_.matmul(handle, desc_, f64 ? static_cast<const void*>(&g.alpha) : &alpha, g.b.data, first_,
                               g.a.data, second_, f64 ? static_cast<const void*>(&g.beta) : &beta, c, addend_, g.d,
-                              result_, &algorithm_, workspace, static_cast<std::size_t>(kGemmWorkspace), stream()),
+                              result_, &algorithm_, workspace, static_cast<std::size_t>(kScratch), stream()),
                    "multiplying");
   }
 
  private:
+  static constexpr std::int64_t kScratchAlignment = 256;
+  static constexpr std::int64_t kScratch = kGemmWorkspace - kScratchAlignment;
+
+  static std::int64_t alignment_rest(const std::byte* pointer) {
+    return static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(pointer) % kScratchAlignment);
+  }
+
   template <typename Value>
   void set(cublasLtMatmulDescAttributes_t attribute, const Value& value) {
     check_cublaslt(lt_.desc_set(desc_, attribute, &value, sizeof(value)), "describing a product");
@@ -134,7 +144,7 @@ class Plan {
     const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
       check_cublaslt(lt_.preference_set(preference, attribute, &value, sizeof(value)), "stating preferences");
     };
-    prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<std::uint64_t>(kGemmWorkspace));
+    prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<std::uint64_t>(kScratch));
     // Parts of a sum meet in scratch in f32 and in a fixed order, or there are no parts: same bits every run.
     prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
            static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
