@@ -5,11 +5,12 @@
 #include <algorithm>
 #include <set>
 #include <span>
+#include <vector>
 
 #include "caravan/base/error.h"
 #include "caravan/base/philox.h"
-#include "caravan/base/threads.h"
 #include "caravan/ops/elementwise.h"
+#include "caravan/ops/random.h"
 #include "caravan/tensor/copy.h"
 
 namespace caravan::autograd {
@@ -159,50 +160,28 @@ Tensor part_rows(const Tensor& whole, const ParamPart& part) {
 
 namespace {
 
-// Elements per staging block: large enough to share among threads, and to make a copy to a device worth its call.
-constexpr std::int64_t kBlock = 1 << 20;
-constexpr std::int64_t kGrain = 1 << 14;  // that a thread takes of it
-
-float initial_value(const Init& init, const RandomStream& stream, std::int64_t index) {
-  switch (init.kind) {
-    case InitKind::kNormal:
-      return static_cast<float>(init.deviation * stream.normal(static_cast<std::uint64_t>(index)));
-    case InitKind::kOnes:
-      return 1.0F;
-    case InitKind::kZeros:
-      return 0.0F;
-  }
-  return 0.0F;
-}
-
-void initialize_part(const Tensor& whole, const ParamPart& part, const Init& init, std::uint64_t seed, int threads) {
-  const RandomStream stream(seed, part.name);
+void initialize_part(ops::Context& ctx, const Tensor& whole, const ParamPart& part, const Init& init,
+                     std::uint64_t seed) {
   const Tensor rows = part_rows(whole, part);
-  const Tensor flat = rows.reshape({rows.elements()});
-  std::vector<float> values;
-  std::vector<std::byte> bytes;
-  for (std::int64_t begin = 0; begin < flat.rows(); begin += kBlock) {
-    const std::int64_t count = std::min(kBlock, flat.rows() - begin);
-    values.resize(static_cast<std::size_t>(count));
-    parallel_for(threads, count, kGrain, [&](std::int64_t first, std::int64_t last) {
-      for (std::int64_t i = first; i < last; ++i) {
-        values[static_cast<std::size_t>(i)] = initial_value(init, stream, begin + i);
-      }
-    });
-    bytes.resize(static_cast<std::size_t>(count * size_of(flat.dtype())));
-    convert_elements(flat.dtype(), bytes.data(), DType::kF32, std::as_bytes(std::span(values)).data(), count);
-    copy_from_host(flat.row_range(begin, begin + count), bytes);
+  if (init.kind == InitKind::kNormal) {
+    ops::random_normal(ctx, rows, RandomStream(seed, part.name), 0, init.deviation);
+    return;
   }
+  const float value = init.kind == InitKind::kOnes ? 1.0F : 0.0F;
+  const std::vector<float> values(static_cast<std::size_t>(rows.elements()), value);
+  std::vector<std::byte> bytes(static_cast<std::size_t>(rows.bytes()));
+  convert_elements(rows.dtype(), bytes.data(), DType::kF32, std::as_bytes(std::span(values)).data(), rows.elements());
+  copy_from_host(rows, bytes);
 }
 
 }  // namespace
 
-void initialize(WeightStore& store, std::uint64_t seed, int threads) {
+void initialize(ops::Context& ctx, WeightStore& store, std::uint64_t seed) {
   for (Parameter& parameter : store.parameters()) {
     for (const ParamPart& part : parameter.spec.parts) {
-      initialize_part(parameter.stored(), part, parameter.spec.init, seed, threads);
+      initialize_part(ctx, parameter.stored(), part, parameter.spec.init, seed);
       if (parameter.has_view_of_its_own()) {
-        initialize_part(parameter.tensor(), part, parameter.spec.init, seed, threads);
+        initialize_part(ctx, parameter.tensor(), part, parameter.spec.init, seed);
       }
     }
     parameter.weight.changed();

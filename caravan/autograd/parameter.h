@@ -94,7 +94,7 @@ class WeightStore {
 Tensor part_rows(const Tensor& whole, const ParamPart& part);
 
 // First values of every parameter from (seed, part name, element index): the same bits whatever the fusion, device or
-// thread count.  Computed on the host in f32 and rounded to the store's dtype.
-void initialize(WeightStore& store, std::uint64_t seed, int threads = 1);
+// thread count.  Rounded to f32 and then to the store's dtype.
+void initialize(ops::Context& ctx, WeightStore& store, std::uint64_t seed);
 
 }  // namespace caravan::autograd

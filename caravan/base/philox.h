@@ -25,6 +25,9 @@ class RandomStream {
   // double without contraction and with our own log and cosine, so every machine gets the same bits.
   double normal(std::uint64_t index) const;
 
+  std::uint64_t seed() const { return seed_; }
+  std::uint64_t name_hash() const { return name_hash_; }
+
  private:
   std::uint64_t seed_;
   std::uint64_t name_hash_;

@@ -256,7 +256,7 @@ LoadedModel create_model(ops::Context& ctx, const HfConfig& config, DType dtype,
   model.weights = training ? autograd::WeightStore::for_training(ctx, specs, dtype)
                            : std::make_unique<autograd::WeightStore>(ctx, specs, dtype);
   if (!ctx.dry_run()) {
-    autograd::initialize(*model.weights, seed, ctx.threads);
+    autograd::initialize(ctx, *model.weights, seed);
   }
   if (training) {
     model.weights->allocate_gradients(ctx);

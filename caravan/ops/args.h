@@ -10,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "caravan/base/philox.h"
 #include "caravan/ops/adamw.h"
 #include "caravan/ops/attention.h"
 #include "caravan/ops/dispatch.h"
@@ -158,6 +159,13 @@ struct ArgmaxArgs {
   Tensor ids, logits;
 };
 
+struct RandomNormalArgs {
+  Tensor y;
+  RandomStream stream;
+  std::uint64_t first;
+  double deviation;
+};
+
 struct CountUpArgs {
   Tensor values;
 };
@@ -223,6 +231,7 @@ ImplementationList<AppendRowsArgs> append_rows_list();
 ImplementationList<CachedAttentionArgs> cached_attention_list();
 ImplementationList<ArgmaxArgs> argmax_list();
 ImplementationList<CountUpArgs> count_up_list();
+ImplementationList<RandomNormalArgs> random_normal_list();
 // Throws UnsupportedError in a build without CUDA.
 void require_built();
 // The ops of `body` as a graph, not run; null where nothing can be recorded (the emulated device), and body is to be

@@ -63,6 +63,7 @@ Context make_context(const ContextOptions& options) {
   }
   Context ctx;
   ctx.backend = options.backend;
+  ctx.deterministic = options.deterministic;
   // First, because it asks for AMX tiles and the permission covers only threads that start later.
   ctx.isa = usable_isa();
   ctx.threads = options.threads == 0 ? usable_cores() : options.threads;

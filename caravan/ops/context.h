@@ -54,9 +54,10 @@ struct Context {
   // Takes kernels of bf16 pairs where the processor has no products of pairs, by widening both: slow, the numerics of
   // AVX512_BF16 on any machine.
   bool emulate_bf16_pairs = false;
-  std::shared_ptr<PlanCache> plans;              // null until the first plan is made
-  std::shared_ptr<CudaState> cuda;               // null until ops/cuda first needs it
-  bool synchronous = false;                      // CUDA: wait after each op, so that an error names the op that made it
+  std::shared_ptr<PlanCache> plans;  // null until the first plan is made
+  std::shared_ptr<CudaState> cuda;   // null until ops/cuda first needs it
+  bool deterministic = true;         // CUDA: same bits every run; false lets attention's backward use atomics
+  bool synchronous = false;          // CUDA: wait after each op, so that an error names the op that made it
   std::function<void(const Choice&)> on_choice;  // called once a dispatch when set
   // Called after a dispatch when set: not in a dry run, and not for what an op dispatches itself, which is its own time.
   std::function<void(const Timing&)> on_timed;
@@ -73,6 +74,7 @@ struct ContextOptions {
   int threads = 0;                   // 0: usable_cores()
   std::int64_t memory_capacity = 0;  // 0: usable_memory(), or what the GPU has free
   int cuda_device = 0;               // of Backend::kCuda
+  bool deterministic = true;
 };
 
 // A context on this machine: usable_isa(), an allocator of its own, and, when CARAVAN_EXPLAIN=1 is set, choices printed

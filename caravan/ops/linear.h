@@ -2,7 +2,8 @@
 //
 //   y = x W^T (+ bias) (+ residual)
 //
-// Sums run in f32 (f64 on the reference) and are rounded once, at the end, after bias and residual.
+// Sums run in f32 (f64 on the reference) and are rounded once, at the end, after bias and residual.  On a GPU some of
+// cuBLASLt's kernels round the product to a 16-bit y before they add bias and residual, as two ops would.
 #pragma once
 
 #include "caravan/ops/context.h"

@@ -161,6 +161,7 @@ struct SamplingSection {
 
 struct DebugSection {
   std::int64_t seed = 42;
+  bool deterministic = true;
 
   bool operator==(const DebugSection&) const = default;
 };

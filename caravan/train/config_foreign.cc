@@ -64,7 +64,6 @@ const std::vector<ForeignKey>& foreign_keys() {
       {"validation.dataset", "", kValidationAdvice},
       {"validation.enabled", "", "use validation.enable"},
       {"validation.dataloader.", "", ""},
-      {"debug.deterministic", "*", ""},
       {"debug.deterministic_warn_only", "*", ""},
       {"debug.moe_force_load_balance", "false", ""},
       {"profiling.enable_profiling", "false", ""},

@@ -498,6 +498,10 @@ std::vector<Row> sampling_rows() {
        .limits = kFromZero,
        .plain_name = "seed",
        .differs = "42 instead of a random one"},
+      {.name = "debug.deterministic",
+       .slot = at<&Config::debug, &DebugSection::deterministic>,
+       .help = "the same bits every run; false lets a GPU's attention add up gradients in any order, which is faster",
+       .differs = "true instead of false"},
   };
 }
 

@@ -117,6 +117,7 @@ ops::ContextOptions context_options(const Config& config) {
                                                        : ops::Backend::kCpu;
   options.threads = static_cast<int>(config.training.threads);
   options.cuda_device = device.index;
+  options.deterministic = config.debug.deterministic;
   return options;
 }
 

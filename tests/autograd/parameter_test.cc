@@ -54,18 +54,18 @@ TEST(Initialize, KeysValuesByPartNameAndIndex) {
   fused.parts = {{"x", {2, 5}, 0}, {"y", {4, 5}, 2}};
   fused.init = {InitKind::kNormal, 0.5};
   WeightStore together(ctx, {fused}, DType::kF32);
-  initialize(together, 9);
+  initialize(ctx, together, 9);
   ParamSpec x = spec_of("x", {2, 5});
   ParamSpec y = spec_of("y", {4, 5});
   x.init = y.init = fused.init;
   WeightStore apart(ctx, {y, x}, DType::kF32);
-  initialize(apart, 9);
+  initialize(ctx, apart, 9);
   EXPECT_EQ(to_floats(part_rows(together.at("fused").tensor(), fused.parts[0])), to_floats(apart.at("x").tensor()));
   EXPECT_EQ(to_floats(part_rows(together.at("fused").tensor(), fused.parts[1])), to_floats(apart.at("y").tensor()));
   const RandomStream stream(9, "y");
   EXPECT_EQ(to_floats(apart.at("y").tensor())[7], static_cast<float>(0.5 * stream.normal(7)));
   WeightStore other_seed(ctx, {y}, DType::kF32);
-  initialize(other_seed, 10);
+  initialize(ctx, other_seed, 10);
   EXPECT_NE(to_floats(other_seed.at("y").tensor()), to_floats(apart.at("y").tensor()));
 }
 
@@ -78,7 +78,7 @@ TEST(Initialize, FillsConstantsAndReachesBeyondOneBlock) {
   ParamSpec large = spec_of("large", {3, 50'000});  // more than two blocks of values
   large.init = {InitKind::kNormal, 1.0};
   WeightStore store(ctx, {ones, zeros, large}, DType::kBF16);
-  initialize(store, 1);
+  initialize(ctx, store, 1);
   EXPECT_EQ(to_floats(store.at("ones").tensor()), std::vector<float>(7, 1.0F));
   EXPECT_EQ(to_floats(store.at("zeros").tensor()), std::vector<float>(7, 0.0F));
   const std::vector<float> values = to_floats(store.at("large").tensor());

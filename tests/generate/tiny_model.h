@@ -45,7 +45,7 @@ inline TinyModel tiny_model(ops::Context& ctx, const model::LlamaConfig& config,
   TinyModel result;
   result.weights = std::make_unique<autograd::WeightStore>(ctx, model::parameter_specs(config), dtype);
   if (!ctx.dry_run()) {
-    autograd::initialize(*result.weights, /*seed=*/3);
+    autograd::initialize(ctx, *result.weights, /*seed=*/3);
   }
   result.llama = std::make_unique<model::Llama>(config, *result.weights);
   return result;

@@ -30,7 +30,7 @@ struct Fixture {
         store(ops, parameter_specs(config), dtype),
         llama(config, store) {
     if (!dry_run) {
-      autograd::initialize(store, 7);
+      autograd::initialize(ops, store, 7);
     }
   }
 

@@ -68,7 +68,7 @@ struct Trainee {
         store(autograd::WeightStore::for_training(ops, parameter_specs(config), dtype)),
         llama(config, *store) {
     if (!dry_run) {
-      autograd::initialize(*store, 7);
+      autograd::initialize(ops, *store, 7);
     }
     store->allocate_gradients(ops);
   }

@@ -161,6 +161,17 @@ class Parity : public ::testing::TestWithParam<DType> {
     return terms;
   }
 
+  // cuBLASLt may round a product to a 16-bit result before it adds to it (ops/linear.h).
+  static void add_rounding_of(Bound& error, DType result, const std::vector<double>& product, bool adds) {
+    if (!kOnCuda || !adds || size_of(result) != 2) {
+      return;
+    }
+    const double unit = result == DType::kF16 ? 0x1p-11 : kUbf16;
+    for (std::size_t i = 0; i < error.size(); ++i) {
+      error[i] += unit * std::abs(product[i]) + (result == DType::kF16 ? 0x1p-25 : 0);
+    }
+  }
+
   // The op was dispatched once, to the right implementation; or not at all when there was no work.
   void expect_served(const std::string& op, bool work) {
     expect_served_by(op, work, expected_implementation(op, GetParam(), cpu_.isa));

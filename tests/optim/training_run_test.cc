@@ -20,7 +20,7 @@ TEST(TrainingRun, TenThousandStepsKeepMemoryFlat) {
   config.intermediate_size = 24;
   ops::Context ops = ops::make_context({.backend = ops::Backend::kCpu, .dry_run = false, .threads = 1});
   const auto store = autograd::WeightStore::for_training(ops, model::parameter_specs(config), DType::kF32);
-  autograd::initialize(*store, 3);
+  autograd::initialize(ops, *store, 3);
   store->allocate_gradients(ops, 4096);
   const model::Llama llama(config, *store);
   Optimizer optimizer(ops, *store, {.lr = 3e-3});

@@ -88,7 +88,7 @@ void run_rank(const Plan& plan, comm::Communicator& world, Outcome& outcome, std
   ops::Context ctx = ops::make_context(
       {.backend = ops::Backend::kRef, .dry_run = false, .threads = 1, .memory_capacity = std::int64_t{1} << 28});
   const auto store = autograd::WeightStore::for_training(ctx, model::stage_specs(config, units), DType::kF64);
-  autograd::initialize(*store, 11);
+  autograd::initialize(ctx, *store, 11);
   store->allocate_gradients(ctx, 20'000);
   const model::Llama llama(config, *store, units);
 
@@ -148,7 +148,7 @@ Outcome run_alone(int data_ranks, bool tied) {
   ops::Context ctx = ops::make_context(
       {.backend = ops::Backend::kRef, .dry_run = false, .threads = 1, .memory_capacity = std::int64_t{1} << 28});
   const auto store = autograd::WeightStore::for_training(ctx, model::parameter_specs(config), DType::kF64);
-  autograd::initialize(*store, 11);
+  autograd::initialize(ctx, *store, 11);
   store->allocate_gradients(ctx);
   const model::Llama llama(config, *store);
   const auto self = comm::make_self();
@@ -249,7 +249,7 @@ TEST(Equivalence, ARankThatThrowsEndsTheJobWithItsSentence) {
       ops::Context ctx = ops::make_context(
           {.backend = ops::Backend::kRef, .dry_run = false, .threads = 1, .memory_capacity = std::int64_t{1} << 28});
       const auto store = autograd::WeightStore::for_training(ctx, model::stage_specs(config, units), DType::kF64);
-      autograd::initialize(*store, 11);
+      autograd::initialize(ctx, *store, 11);
       store->allocate_gradients(ctx);
       const model::Llama llama(config, *store, units);
       std::vector<MicroBatch> batches = batches_of(0);

@@ -249,6 +249,7 @@ TEST(Plan, PredictsThePeakToTheByte) {
   for (const char* mode : {"none", "selective", "full"}) {
     for (const char* compute : {"float32", "bfloat16"}) {
       Config config;
+      config.training.device = test::on_cuda() ? "cuda" : "cpu";
       config.training.seq_len = kSeqLen;
       config.training.local_batch_size = 2;
       config.training.global_batch_size = 4;

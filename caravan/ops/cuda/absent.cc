@@ -112,6 +112,10 @@ ImplementationList<CountUpArgs> count_up_list() {
   return {};
 }
 
+ImplementationList<RandomNormalArgs> random_normal_list() {
+  return {};
+}
+
 std::shared_ptr<void> record(Context& /*ctx*/, const std::function<void()>& /*body*/) {
   return nullptr;
 }

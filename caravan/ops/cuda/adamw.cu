@@ -31,28 +31,44 @@ struct Constants {
   }
 };
 
+constexpr int kUnroll = 2;  // packs of each tensor that a thread has in flight
+
 template <typename R, int kCount>
 __global__ void adamw_kernel(R* master, R* m, R* v, const R* gradient, std::int64_t count, Constants<R> c) {
   using Packed = Pack<R, kCount>;
   const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * blockDim.x * kCount;
-  for (std::int64_t i = (static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * kCount; i < count;
-       i += step) {
-    const Packed gradients = Packed::at(gradient + i);
-    Packed masters = Packed::at(master + i);
-    Packed firsts = Packed::at(m + i);
-    Packed seconds = Packed::at(v + i);
-    for (int j = 0; j < kCount; ++j) {
-      const R g = c.gradient_scale * gradients.element[j];
-      const R first = firsts.element[j] + c.one_minus_beta1 * (g - firsts.element[j]);
-      const R second = c.beta2 * seconds.element[j] + c.one_minus_beta2 * g * g;
-      firsts.element[j] = first;
-      seconds.element[j] = second;
-      masters.element[j] =
-          masters.element[j] * c.kept - c.step_size * first / (sqrt(second) / c.root_correction + c.eps);
+  for (std::int64_t begin = (static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * kCount; begin < count;
+       begin += kUnroll * step) {
+    Packed gradients[kUnroll], masters[kUnroll], firsts[kUnroll], seconds[kUnroll];
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      const std::int64_t i = begin + u * step;
+      if (i < count) {
+        gradients[u] = Packed::at(gradient + i);
+        masters[u] = Packed::at(master + i);
+        firsts[u] = Packed::at(m + i);
+        seconds[u] = Packed::at(v + i);
+      }
     }
-    masters.put(master + i);
-    firsts.put(m + i);
-    seconds.put(v + i);
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      const std::int64_t i = begin + u * step;
+      if (i >= count) {
+        continue;
+      }
+      for (int j = 0; j < kCount; ++j) {
+        const R g = c.gradient_scale * gradients[u].element[j];
+        const R first = firsts[u].element[j] + c.one_minus_beta1 * (g - firsts[u].element[j]);
+        const R second = c.beta2 * seconds[u].element[j] + c.one_minus_beta2 * g * g;
+        firsts[u].element[j] = first;
+        seconds[u].element[j] = second;
+        masters[u].element[j] =
+            masters[u].element[j] * c.kept - c.step_size * first / (sqrt(second) / c.root_correction + c.eps);
+      }
+      masters[u].put(master + i);
+      firsts[u].put(m + i);
+      seconds[u].put(v + i);
+    }
   }
 }
 
@@ -79,19 +95,29 @@ void run_adamw(Context& ctx, const AdamWArgs& args, std::byte* /*workspace*/) {
   }
 }
 
-constexpr unsigned kParts = 1024;
+constexpr unsigned kParts = 2048;
 
 template <typename T, int kCount>
 __global__ void squares_kernel(double* parts, const T* x, std::int64_t count) {
   using Packed = Pack<T, kCount>;
+  constexpr int kInFlight = 4;
   const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * blockDim.x * kCount;
   double sum = 0;
-  for (std::int64_t i = (static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * kCount; i < count;
-       i += step) {
-    const Packed values = Packed::at(x + i);
-    for (int j = 0; j < kCount; ++j) {
-      const auto value = static_cast<double>(load(values.element[j]));
-      sum += value * value;
+  for (std::int64_t begin = (static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * kCount; begin < count;
+       begin += kInFlight * step) {
+    Packed values[kInFlight];
+#pragma unroll
+    for (int u = 0; u < kInFlight; ++u) {
+      if (begin + u * step < count) {
+        values[u] = Packed::at(x + begin + u * step);
+      }
+    }
+#pragma unroll
+    for (int u = 0; u < kInFlight; ++u) {
+      for (int j = 0; j < kCount && begin + u * step < count; ++j) {
+        const auto value = static_cast<double>(load(values[u].element[j]));
+        sum += value * value;
+      }
     }
   }
   sum = block_sum(sum);

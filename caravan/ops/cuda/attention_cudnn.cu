@@ -127,8 +127,9 @@ Call call_of(const AttentionGradArgs& args) {
           true};
 }
 
-SdpaShape shape_of(const Call& call, const Batch& batch) {
+SdpaShape shape_of(const Context& ctx, const Call& call, const Batch& batch) {
   SdpaShape shape;
+  shape.deterministic = ctx.deterministic || !call.backward;
   shape.backward = call.backward;
   shape.ragged = batch.ragged;
   shape.with_stats = call.with_stats;
@@ -213,7 +214,7 @@ const char* refuse(const Context& ctx, const Call& call) {
   // Making a plan changes nothing that a caller sees but the time of the next call.
   Context& mutable_ctx = const_cast<Context&>(ctx);
   for (const Batch& batch : batches_of(call.ranges, call.heads.heads, call.exact())) {
-    if (graph_of(mutable_ctx, shape_of(call, batch)) == nullptr) {
+    if (graph_of(mutable_ctx, shape_of(ctx, call, batch)) == nullptr) {
       return state(mutable_ctx).attention->cudnn_refusal.c_str();
     }
   }
@@ -293,7 +294,7 @@ std::int64_t workspace_of(Context& ctx, const Call& call) {
   std::int64_t most = 1;
   for (const Batch& batch : batches_of(call.ranges, call.heads.heads, call.exact())) {
     const std::int64_t own =
-        state(ctx).has_gpu ? graph_of(ctx, shape_of(call, batch))->workspace() : estimated(call, batch);
+        state(ctx).has_gpu ? graph_of(ctx, shape_of(ctx, call, batch))->workspace() : estimated(call, batch);
     most = std::max(most, stats_bytes(call, batch) + own);
   }
   return most;
@@ -364,7 +365,7 @@ void clear_padding(const Call& call, const Tensor& lse) {
 void run(Context& ctx, const Call& call, const Tensor& lse, std::byte* workspace) {
   clear_padding(call, lse);
   for (const Batch& batch : batches_of(call.ranges, call.heads.heads, call.exact())) {
-    SdpaGraph& graph = *graph_of(ctx, shape_of(call, batch));
+    SdpaGraph& graph = *graph_of(ctx, shape_of(ctx, call, batch));
     const Tensor& lists = device_lists(ctx, call, batch);
     auto* const ints = reinterpret_cast<std::int32_t*>(lists.address());
     const std::int64_t begins = 2 * batch.size;

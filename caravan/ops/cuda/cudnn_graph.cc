@@ -173,7 +173,7 @@ struct SdpaGraph::Made {
                        .set_name("attention_grad")
                        .set_attn_scale(static_cast<float>(shape.scale))
                        .set_causal_mask(true)
-                       .set_deterministic_algorithm(true);
+                       .set_deterministic_algorithm(shape.deterministic);
     if (shape.ragged) {
       options.set_padding_mask(true).set_seq_len_q(query_lengths).set_seq_len_kv(key_lengths);
     }

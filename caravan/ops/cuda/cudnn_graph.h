@@ -23,6 +23,7 @@ struct SdpaShape {
   bool backward = false;
   bool ragged = false;
   bool with_stats = false;  // the forward one keeps the log of the softmax's denominator
+  bool deterministic = true;
   DType dtype = DType::kBF16;
   std::int64_t batch = 0, length = 0, heads = 0, kv_heads = 0, head_dim = 0;
   SdpaStrides query, key, value, out, d_out, d_query, d_key, d_value;

@@ -31,7 +31,9 @@ struct Scratch {
 };
 
 Scratch scratch_of(std::int64_t tokens, std::int64_t features, std::int64_t vocab, DType dtype, bool with_grad) {
-  constexpr std::int64_t kMostBytes = std::int64_t{640} << 20;  // of a chunk's logits
+  // Of a chunk's logits.  Each chunk reads and writes the whole gradient of the weight: four thousand tokens of a vocabulary
+  // of 128 thousand make that a small part.
+  constexpr std::int64_t kMostBytes = std::int64_t{2112} << 20;
   constexpr std::int64_t kRows = 128;
   const std::int64_t real = dtype == DType::kF64 ? 8 : 4;
   const std::int64_t most = kMostBytes / (vocab * real) / kRows * kRows;

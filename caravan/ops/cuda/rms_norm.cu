@@ -1,4 +1,5 @@
-// RMS normalisation and its gradients: a block a row; the second walk along a row finds it in the cache.
+// RMS normalisation and its gradients.  Where there are many rows, a warp takes one and keeps it in registers; else a block
+// does, whose second walk along the row finds it in the cache.
 #include "caravan/ops/rms_norm.h"
 
 #include "caravan/ops/args.h"
@@ -17,6 +18,7 @@ __device__ R reciprocal_root(R value) {
 template <typename T, int kCount>
 __global__ void norm_kernel(Rows<T> y, Real<T>* rstd, Rows<const T> x, const T* w, std::int64_t features, Real<T> eps,
                             bool rounds_twice) {
+  wait_for_previous();
   using R = Real<T>;
   using Packed = Pack<T, kCount>;
   const std::int64_t row = blockIdx.x;
@@ -45,10 +47,99 @@ __global__ void norm_kernel(Rows<T> y, Real<T>* rstd, Rows<const T> x, const T* 
   }
 }
 
+constexpr int kRowsOfBlock = 4;  // a warp each
+
+template <typename R>
+__device__ R warp_sum(R value) {
+  for (int distance = kWarp / 2; distance > 0; distance /= 2) {
+    value += __shfl_xor_sync(kAllLanes, value, distance);
+  }
+  return value;
+}
+
+// kPacks: of a lane.
+template <typename T, int kPacks>
+__global__ void __launch_bounds__(kRowsOfBlock* kWarp)
+    norm_rows_kernel(Rows<T> y, Real<T>* rstd, Rows<const T> x, const T* w, std::int64_t rows, std::int64_t features,
+                     Real<T> eps, bool rounds_twice) {
+  using R = Real<T>;
+  constexpr int kCount = kWideCount<T>;
+  using Packed = Pack<T, kCount>;
+  const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * kRowsOfBlock + threadIdx.x / kWarp;
+  const std::int64_t lane = threadIdx.x % kWarp * kCount;
+  wait_for_previous();
+  if (row >= rows) {
+    return;  // all lanes of a warp
+  }
+  Packed values[kPacks];
+#pragma unroll
+  for (int p = 0; p < kPacks; ++p) {
+    if (lane + p * kWarp * kCount < features) {
+      values[p] = Packed::at(x[row] + lane + p * kWarp * kCount);
+    }
+  }
+  R squares = 0;
+#pragma unroll
+  for (int p = 0; p < kPacks; ++p) {
+    for (int j = 0; j < kCount && lane + p * kWarp * kCount < features; ++j) {
+      squares += load(values[p].element[j]) * load(values[p].element[j]);
+    }
+  }
+  const R r = reciprocal_root(warp_sum(squares) / static_cast<R>(features) + eps);
+  if (rstd != nullptr && lane == 0) {
+    rstd[row] = r;
+  }
+#pragma unroll
+  for (int p = 0; p < kPacks; ++p) {
+    const std::int64_t i = lane + p * kWarp * kCount;
+    if (i < features) {
+      const Packed weights = Packed::at(w + i);
+      for (int j = 0; j < kCount; ++j) {
+        R normal = load(values[p].element[j]) * r;
+        normal = rounds_twice ? load(round_to<T>(normal)) : normal;
+        values[p].element[j] = round_to<T>(normal * load(weights.element[j]));
+      }
+      values[p].put(y[row] + i);
+    }
+  }
+}
+
+// Calls body.operator()<kPacks>() with the packs of a lane when a warp can hold a row in registers; whether it did.
+template <typename T, typename Body>
+bool with_rows_in_registers(std::int64_t rows, std::int64_t features, bool all_wide, const Body& body) {
+  constexpr std::int64_t kFewest = 512;  // rows that occupy the device a warp each
+  const std::int64_t packs = (features + kWarp * kWideCount<T> - 1) / (kWarp * kWideCount<T>);
+  if (!all_wide || rows < kFewest || packs > 16 || std::is_same_v<T, double>) {
+    return false;
+  }
+  if (packs <= 1) {
+    body.template operator()<1>();
+  } else if (packs <= 2) {
+    body.template operator()<2>();
+  } else if (packs <= 4) {
+    body.template operator()<4>();
+  } else if (packs <= 8) {
+    body.template operator()<8>();
+  } else {
+    body.template operator()<16>();
+  }
+  return true;
+}
+
 void run_norm(Context& /*ctx*/, const RmsNormArgs& args, std::byte* /*workspace*/) {
+  const std::int64_t rows = args.x.rows();
   const std::int64_t features = args.x.columns();
+  const bool all_wide = wide(args.x) && wide(args.y) && wide(args.w);
   with_element(args.x.dtype(), [&]<typename T>() {
-    with_width<T>(wide(args.x) && wide(args.y) && wide(args.w), [&]<int kCount>() {
+    const bool done = with_rows_in_registers<T>(rows, features, all_wide, [&]<int kPacks>() {
+      launch_early("rms_norm", norm_rows_kernel<T, kPacks>, blocks_for(rows, kRowsOfBlock), kRowsOfBlock * kWarp,
+                   Rows<T>(args.y), elements<Real<T>>(args.rstd), Rows<const T>(args.x), elements<const T>(args.w),
+                   rows, features, args.eps, args.rounding == NormRounding::kHuggingFace);
+    });
+    if (done) {
+      return;
+    }
+    with_width<T>(all_wide, [&]<int kCount>() {
       launch("rms_norm", norm_kernel<T, kCount>, static_cast<unsigned>(args.x.rows()), threads_for(features / kCount),
              0, Rows<T>(args.y), elements<Real<T>>(args.rstd), Rows<const T>(args.x), elements<const T>(args.w),
              features, args.eps, args.rounding == NormRounding::kHuggingFace);
@@ -92,10 +183,74 @@ __global__ void input_grad_kernel(Rows<T> dx, Rows<const T> dy, Rows<const T> x,
   }
 }
 
+template <typename T, int kPacks>
+__global__ void __launch_bounds__(kRowsOfBlock* kWarp)
+    input_grad_rows_kernel(Rows<T> dx, Rows<const T> dy, Rows<const T> x, const Real<T>* rstd, const T* w,
+                           std::int64_t rows, std::int64_t features, bool add) {
+  using R = Real<T>;
+  constexpr int kCount = kWideCount<T>;
+  using Packed = Pack<T, kCount>;
+  const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * kRowsOfBlock + threadIdx.x / kWarp;
+  const std::int64_t lane = threadIdx.x % kWarp * kCount;
+  if (row >= rows) {
+    return;
+  }
+  Packed gradients[kPacks], values[kPacks];
+#pragma unroll
+  for (int p = 0; p < kPacks; ++p) {
+    const std::int64_t i = lane + p * kWarp * kCount;
+    if (i < features) {
+      gradients[p] = Packed::at(dy[row] + i);
+      values[p] = Packed::at(x[row] + i);
+    }
+  }
+  R sum = 0;
+#pragma unroll
+  for (int p = 0; p < kPacks; ++p) {
+    const std::int64_t i = lane + p * kWarp * kCount;
+    if (i < features) {
+      const Packed weights = Packed::at(w + i);
+      for (int j = 0; j < kCount; ++j) {
+        sum += load(gradients[p].element[j]) * load(weights.element[j]) * load(values[p].element[j]);
+      }
+    }
+  }
+  const R r = rstd[row];
+  const R slope = warp_sum(sum) / static_cast<R>(features) * r * r;
+#pragma unroll
+  for (int p = 0; p < kPacks; ++p) {
+    const std::int64_t i = lane + p * kWarp * kCount;
+    if (i < features) {
+      const Packed weights = Packed::at(w + i);
+      Packed result;
+      if (add) {
+        result = Packed::at(dx[row] + i);
+      }
+      for (int j = 0; j < kCount; ++j) {
+        const R g = load(gradients[p].element[j]) * load(weights.element[j]);
+        const R value = r * (g - load(values[p].element[j]) * slope);
+        result.element[j] = round_to<T>(add ? load(result.element[j]) + value : value);
+      }
+      result.put(dx[row] + i);
+    }
+  }
+}
+
 void run_input_grad(Context& /*ctx*/, const RmsNormInputGradArgs& args, std::byte* /*workspace*/) {
+  const std::int64_t rows = args.x.rows();
   const std::int64_t features = args.x.columns();
+  const bool all_wide = wide(args.x) && wide(args.dx) && wide(args.dy) && wide(args.w);
   with_element(args.x.dtype(), [&]<typename T>() {
-    with_width<T>(wide(args.x) && wide(args.dx) && wide(args.dy) && wide(args.w), [&]<int kCount>() {
+    const bool done = with_rows_in_registers<T>(rows, features, all_wide, [&]<int kPacks>() {
+      launch("rms_norm_input_grad", input_grad_rows_kernel<T, kPacks>, blocks_for(rows, kRowsOfBlock),
+             kRowsOfBlock * kWarp, 0, Rows<T>(args.dx), Rows<const T>(args.dy), Rows<const T>(args.x),
+             elements<const Real<T>>(args.rstd), elements<const T>(args.w), rows, features,
+             args.accumulate == Accumulate::kAdd);
+    });
+    if (done) {
+      return;
+    }
+    with_width<T>(all_wide, [&]<int kCount>() {
       launch("rms_norm_input_grad", input_grad_kernel<T, kCount>, static_cast<unsigned>(args.x.rows()),
              threads_for(features / kCount), 0, Rows<T>(args.dx), Rows<const T>(args.dy), Rows<const T>(args.x),
              elements<const Real<T>>(args.rstd), elements<const T>(args.w), features,
