@@ -3,7 +3,7 @@
 //   y = x W^T (+ bias) (+ residual)
 //
 // Sums run in f32 (f64 on the reference) and are rounded once, at the end, after bias and residual.  On a GPU some of
-// cuBLASLt's kernels round the product to a 16-bit y before they add bias and residual, as two ops would.
+// cuBLASLt's kernels round to a 16-bit y before they add bias and again before the residual, as ops of their own would.
 #pragma once
 
 #include "caravan/ops/context.h"

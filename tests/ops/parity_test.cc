@@ -35,6 +35,8 @@ TEST_P(Parity, LinearAgreesWithTheReference) {
     product.bias = false;
     product.residual = Residual::kNone;
     add_rounding_of(error, dtype, run(exactly(), product).y, c.bias || c.residual != Residual::kNone);
+    product.bias = c.bias;  // and once more between the two
+    add_rounding_of(error, dtype, run(exactly(), product).y, c.bias && c.residual != Residual::kNone);
     expect_within(cpu.y, dtype, exact.y, error);
     EXPECT_TRUE(cpu.gaps_untouched);
   }

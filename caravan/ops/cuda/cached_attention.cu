@@ -60,7 +60,6 @@ template <typename T, int kLanes, int kGroup>
 __global__ void __launch_bounds__(kThreads) stretches_kernel(Call<T> call) {
   constexpr int kSlots = kThreads / kLanes;
   constexpr int kHeadDim = kLanes * kWide;
-  wait_for_previous();
   const int group = call.heads / call.kv_heads;
   const int parts = (group + kGroup - 1) / kGroup;
   const int kv_head = static_cast<int>(blockIdx.y) / parts;
@@ -173,7 +172,6 @@ __global__ void __launch_bounds__(kThreads) stretches_kernel(Call<T> call) {
 
 template <typename T>
 __global__ void merge_kernel(Call<T> call) {
-  wait_for_previous();
   const std::int64_t sequence = blockIdx.y;
   const int head = static_cast<int>(blockIdx.x);
   float top = -INFINITY;
@@ -280,7 +278,7 @@ void launch_stretches(const Call<T>& call, std::int64_t sequences) {
     const int parts = (group + kGroup - 1) / kGroup;
     const dim3 grid(static_cast<unsigned>(call.splits), static_cast<unsigned>(call.kv_heads * parts),
                     static_cast<unsigned>(sequences));
-    launch_early("cached_attention", stretches_kernel<T, kLanes, kGroup>, grid, kThreads, call);
+    launch("cached_attention", stretches_kernel<T, kLanes, kGroup>, grid, kThreads, 0, call);
   };
   if (group == 1) {
     run.template operator()<1>();
@@ -314,9 +312,8 @@ void run_split_typed(Context& ctx, const CachedAttentionArgs& args, std::byte* w
   } else {
     launch_stretches<T, 16>(call, sequences);
   }
-  launch_early("cached_attention", merge_kernel<T>,
-               dim3(static_cast<unsigned>(call.heads), static_cast<unsigned>(sequences)),
-               static_cast<unsigned>(call.head_dim), call);
+  launch("cached_attention", merge_kernel<T>, dim3(static_cast<unsigned>(call.heads), static_cast<unsigned>(sequences)),
+         static_cast<unsigned>(call.head_dim), 0, call);
 }
 
 void run_split(Context& ctx, const CachedAttentionArgs& args, std::byte* workspace) {

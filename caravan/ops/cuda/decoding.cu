@@ -15,7 +15,6 @@ constexpr int kThreads = 256;
 template <typename T>
 __global__ void append_kernel(Rows<T> dst, Rows<const T> src, const std::int32_t* at, std::int64_t rows,
                               std::int64_t columns) {
-  wait_for_previous();
   const std::int64_t row = at[blockIdx.y];
   if (row < 0 || row >= rows) {
     return;
@@ -30,13 +29,12 @@ void run_append(Context& /*ctx*/, const AppendRowsArgs& args, std::byte* /*works
   const std::int64_t columns = args.src.columns();
   const dim3 grid(blocks_for(columns, kThreads), static_cast<unsigned>(args.src.rows()));
   with_element(args.dst.dtype(), [&]<typename T>() {
-    launch_early("append_rows", append_kernel<T>, grid, kThreads, Rows<T>(args.dst), Rows<const T>(args.src),
-                 elements<const std::int32_t>(args.at), args.dst.rows(), columns);
+    launch("append_rows", append_kernel<T>, grid, kThreads, 0, Rows<T>(args.dst), Rows<const T>(args.src),
+           elements<const std::int32_t>(args.at), args.dst.rows(), columns);
   });
 }
 
 __global__ void count_up_kernel(std::int32_t* values, std::int64_t count) {
-  wait_for_previous();
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i < count) {
     ++values[i];
@@ -44,8 +42,8 @@ __global__ void count_up_kernel(std::int32_t* values, std::int64_t count) {
 }
 
 void run_count_up(Context& /*ctx*/, const CountUpArgs& args, std::byte* /*workspace*/) {
-  launch_early("count_up", count_up_kernel, blocks_for(args.values.elements(), kThreads), kThreads,
-               elements<std::int32_t>(args.values), args.values.elements());
+  launch("count_up", count_up_kernel, blocks_for(args.values.elements(), kThreads), kThreads, 0,
+         elements<std::int32_t>(args.values), args.values.elements());
 }
 
 // The largest so far, its place, and whether a NaN was met.
@@ -90,7 +88,6 @@ __device__ Largest<R> largest_of_block(Largest<R> mine) {
 // Each block of a row's takes every gridDim.x-th stretch of kThreads; the second kernel compares what they found.
 template <typename R>
 __global__ void argmax_parts_kernel(Largest<R>* parts, const R* logits, std::int64_t vocab) {
-  wait_for_previous();
   const R* row = logits + blockIdx.y * vocab;
   Largest<R> mine{0, -1, 0};
   for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < vocab;
@@ -107,7 +104,6 @@ __global__ void argmax_parts_kernel(Largest<R>* parts, const R* logits, std::int
 
 template <typename R>
 __global__ void argmax_join_kernel(std::int32_t* ids, const Largest<R>* parts, int count) {
-  wait_for_previous();
   Largest<R> mine{0, -1, 0};
   for (int i = static_cast<int>(threadIdx.x); i < count; i += static_cast<int>(blockDim.x)) {
     mine.meet(parts[static_cast<std::int64_t>(blockIdx.x) * count + i]);
@@ -128,9 +124,9 @@ template <typename R>
 void run_argmax_typed(const ArgmaxArgs& args, std::byte* workspace) {
   auto* parts = reinterpret_cast<Largest<R>*>(workspace);
   const auto rows = static_cast<unsigned>(args.logits.rows());
-  launch_early("argmax", argmax_parts_kernel<R>, dim3(kArgmaxBlocks, rows), kThreads, parts,
-               elements<const R>(args.logits), args.logits.columns());
-  launch_early("argmax", argmax_join_kernel<R>, rows, kThreads, elements<std::int32_t>(args.ids), parts, kArgmaxBlocks);
+  launch("argmax", argmax_parts_kernel<R>, dim3(kArgmaxBlocks, rows), kThreads, 0, parts,
+         elements<const R>(args.logits), args.logits.columns());
+  launch("argmax", argmax_join_kernel<R>, rows, kThreads, 0, elements<std::int32_t>(args.ids), parts, kArgmaxBlocks);
 }
 
 void run_argmax(Context& /*ctx*/, const ArgmaxArgs& args, std::byte* workspace) {

@@ -63,6 +63,11 @@ inline bool wide(const Tensor& tensor) {
          (tensor.rows() <= 1 || tensor.row_stride() * size % 16 == 0);
 }
 
+// The same of a vector, whose elements are its rows: as a whole.
+inline bool wide_vector(const Tensor& vector) {
+  return reinterpret_cast<std::uintptr_t>(vector.address()) % 16 == 0 && vector.bytes() % 16 == 0;
+}
+
 // Calls body.operator()<T>() with the device's scalar type of a compute float.
 template <typename Body>
 void with_element(DType dtype, const Body& body) {

@@ -17,7 +17,6 @@ namespace {
 template <typename T, int kCount>
 __global__ void gather_kernel(Rows<T> y, Rows<const T> table, const std::int32_t* ids, std::int64_t vocab,
                               std::int64_t hidden) {
-  wait_for_previous();
   using Packed = Pack<T, kCount>;
   const std::int64_t row = blockIdx.x;
   const std::int64_t id = ids[row];
@@ -42,9 +41,9 @@ void run_gather(Context& /*ctx*/, const EmbeddingArgs& args, std::byte* /*worksp
   const Tensor& table = weight_elements(args.table);
   with_element(args.y.dtype(), [&]<typename T>() {
     with_width<T>(wide(args.y) && wide(table), [&]<int kCount>() {
-      launch_early("embedding", gather_kernel<T, kCount>, static_cast<unsigned>(args.y.rows()),
-                   threads_for(args.y.columns() / kCount), Rows<T>(args.y), Rows<const T>(table),
-                   elements<const std::int32_t>(args.ids), table.rows(), args.y.columns());
+      launch("embedding", gather_kernel<T, kCount>, static_cast<unsigned>(args.y.rows()),
+             threads_for(args.y.columns() / kCount), 0, Rows<T>(args.y), Rows<const T>(table),
+             elements<const std::int32_t>(args.ids), table.rows(), args.y.columns());
     });
   });
 }

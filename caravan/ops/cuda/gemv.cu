@@ -16,25 +16,6 @@ constexpr int kThreads = kWarps * kWarp;
 template <typename T>
 using Wide = Pack<T, kWide>;
 
-// Asks for the rows' way from memory into the cache that all multiprocessors share: while the kernel before still runs,
-// memory already does.
-template <typename T, int kRows>
-__device__ void fetch(const T* const (&row)[kRows], std::int64_t in, int lane) {
-#ifndef CARAVAN_CUDA_EMULATED
-  constexpr std::int64_t kLine = 128 / sizeof(T);
-  for (std::int64_t at = lane * kLine; at < in; at += kWarp * kLine) {
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      asm volatile("prefetch.global.L2 [%0];" ::"l"(row[r] + at));
-    }
-  }
-#else
-  (void)row;
-  (void)in;
-  (void)lane;
-#endif
-}
-
 template <typename T, typename Y>
 struct Product {
   Rows<Y> y;
@@ -62,8 +43,6 @@ __global__ void __launch_bounds__(kThreads) gemv_kernel(Product<T, Y> p) {
   for (int t = 0; t < kTokens; ++t) {
     token[t] = p.x[t < p.tokens ? t : p.tokens - 1];
   }
-  fetch(row, p.in, lane);
-  wait_for_previous();
   float sum[kRows][kTokens] = {};
   const auto add = [&](const Wide<T>& weights, const Wide<T>& activations, float& to) {
 #pragma unroll
@@ -140,7 +119,7 @@ void run(const LinearArgs& args, const Tensor& w) {
   p.out = w.rows();
   p.tokens = static_cast<int>(args.x.rows());
   const auto start = [&]<int kTokens, int kRows, int kUnroll>() {
-    launch_early("linear", gemv_kernel<T, Y, kTokens, kRows, kUnroll>, blocks_for(p.out, kWarps * kRows), kThreads, p);
+    launch("linear", gemv_kernel<T, Y, kTokens, kRows, kUnroll>, blocks_for(p.out, kWarps * kRows), kThreads, 0, p);
   };
   if (p.tokens == 1) {
     start.template operator()<1, 2, 4>();

@@ -40,34 +40,6 @@ void launch(const char* what, void (*kernel)(Parameters...), dim3 grid, dim3 blo
 #endif
 }
 
-// As launch(), of a kernel that may be put on the device while the one before it still runs: it has to call
-// wait_for_previous() before it reads or writes what others do.  So its start costs nothing where steps are short.
-template <typename... Parameters, typename... Arguments>
-void launch_early(const char* what, void (*kernel)(Parameters...), dim3 grid, dim3 block, Arguments&&... arguments) {
-#ifdef CARAVAN_CUDA_EMULATED
-  launch(what, kernel, grid, block, 0, std::forward<Arguments>(arguments)...);
-#else
-  cudaLaunchAttribute early{};
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = grid;
-  config.blockDim = block;
-  config.stream = stream();
-  config.attrs = &early;
-  config.numAttrs = 1;
-  check_cuda(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), what);
-#endif
-}
-
-// Waits until all kernels before this one are done and what they wrote is there; lets the next one come before that.
-__device__ inline void wait_for_previous() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  cudaTriggerProgrammaticLaunchCompletion();
-  cudaGridDependencySynchronize();
-#endif
-}
-
 // Blocks of `each` that cover `count`, at least one.
 inline unsigned blocks_for(std::int64_t count, std::int64_t each) {
   return static_cast<unsigned>(std::max<std::int64_t>(1, (count + each - 1) / each));

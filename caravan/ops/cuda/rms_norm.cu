@@ -18,7 +18,6 @@ __device__ R reciprocal_root(R value) {
 template <typename T, int kCount>
 __global__ void norm_kernel(Rows<T> y, Real<T>* rstd, Rows<const T> x, const T* w, std::int64_t features, Real<T> eps,
                             bool rounds_twice) {
-  wait_for_previous();
   using R = Real<T>;
   using Packed = Pack<T, kCount>;
   const std::int64_t row = blockIdx.x;
@@ -67,7 +66,6 @@ __global__ void __launch_bounds__(kRowsOfBlock* kWarp)
   using Packed = Pack<T, kCount>;
   const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * kRowsOfBlock + threadIdx.x / kWarp;
   const std::int64_t lane = threadIdx.x % kWarp * kCount;
-  wait_for_previous();
   if (row >= rows) {
     return;  // all lanes of a warp
   }
@@ -129,12 +127,12 @@ bool with_rows_in_registers(std::int64_t rows, std::int64_t features, bool all_w
 void run_norm(Context& /*ctx*/, const RmsNormArgs& args, std::byte* /*workspace*/) {
   const std::int64_t rows = args.x.rows();
   const std::int64_t features = args.x.columns();
-  const bool all_wide = wide(args.x) && wide(args.y) && wide(args.w);
+  const bool all_wide = wide(args.x) && wide(args.y) && wide_vector(args.w);
   with_element(args.x.dtype(), [&]<typename T>() {
     const bool done = with_rows_in_registers<T>(rows, features, all_wide, [&]<int kPacks>() {
-      launch_early("rms_norm", norm_rows_kernel<T, kPacks>, blocks_for(rows, kRowsOfBlock), kRowsOfBlock * kWarp,
-                   Rows<T>(args.y), elements<Real<T>>(args.rstd), Rows<const T>(args.x), elements<const T>(args.w),
-                   rows, features, args.eps, args.rounding == NormRounding::kHuggingFace);
+      launch("rms_norm", norm_rows_kernel<T, kPacks>, blocks_for(rows, kRowsOfBlock), kRowsOfBlock * kWarp, 0,
+             Rows<T>(args.y), elements<Real<T>>(args.rstd), Rows<const T>(args.x), elements<const T>(args.w), rows,
+             features, args.eps, args.rounding == NormRounding::kHuggingFace);
     });
     if (done) {
       return;
@@ -239,7 +237,7 @@ __global__ void __launch_bounds__(kRowsOfBlock* kWarp)
 void run_input_grad(Context& /*ctx*/, const RmsNormInputGradArgs& args, std::byte* /*workspace*/) {
   const std::int64_t rows = args.x.rows();
   const std::int64_t features = args.x.columns();
-  const bool all_wide = wide(args.x) && wide(args.dx) && wide(args.dy) && wide(args.w);
+  const bool all_wide = wide(args.x) && wide(args.dx) && wide(args.dy) && wide_vector(args.w);
   with_element(args.x.dtype(), [&]<typename T>() {
     const bool done = with_rows_in_registers<T>(rows, features, all_wide, [&]<int kPacks>() {
       launch("rms_norm_input_grad", input_grad_rows_kernel<T, kPacks>, blocks_for(rows, kRowsOfBlock),

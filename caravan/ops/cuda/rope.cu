@@ -59,7 +59,6 @@ void run_tables(Context& /*ctx*/, const RopeTablesArgs& args, std::byte* /*works
 template <typename T, int kCount>
 __global__ void halves_kernel(Rows<T> y, Rows<const T> x, Rows<const Real<T>> cosines, Rows<const Real<T>> sines,
                               std::int64_t rows, std::int64_t heads, std::int64_t half, Real<T> sign) {
-  wait_for_previous();
   using R = Real<T>;
   using Packed = Pack<T, kCount>;
   const std::int64_t packs = half / kCount;
@@ -86,7 +85,6 @@ __global__ void halves_kernel(Rows<T> y, Rows<const T> x, Rows<const Real<T>> co
 template <typename T>
 __global__ void neighbours_kernel(Rows<T> y, Rows<const T> x, Rows<const Real<T>> cosines, Rows<const Real<T>> sines,
                                   std::int64_t rows, std::int64_t heads, std::int64_t half, Real<T> sign) {
-  wait_for_previous();
   using R = Real<T>;
   const std::int64_t at = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (at >= rows * heads * half) {
@@ -113,13 +111,13 @@ void run_rope(Context& /*ctx*/, const RopeArgs& args, std::byte* /*workspace*/) 
     const Rows<const R> cosines(args.cos);
     const Rows<const R> sines(args.sin);
     if (args.pairing == RopePairing::kInterleaved) {
-      launch_early("rope", neighbours_kernel<T>, blocks_for(rows * heads * half, kThreads), kThreads, Rows<T>(args.y),
-                   Rows<const T>(args.x), cosines, sines, rows, heads, half, sign);
+      launch("rope", neighbours_kernel<T>, blocks_for(rows * heads * half, kThreads), kThreads, 0, Rows<T>(args.y),
+             Rows<const T>(args.x), cosines, sines, rows, heads, half, sign);
       return;
     }
     with_width<T>(wide(args.x) && wide(args.y) && half % kWideCount<T> == 0, [&]<int kCount>() {
-      launch_early("rope", halves_kernel<T, kCount>, blocks_for(rows * heads * half / kCount, kThreads), kThreads,
-                   Rows<T>(args.y), Rows<const T>(args.x), cosines, sines, rows, heads, half, sign);
+      launch("rope", halves_kernel<T, kCount>, blocks_for(rows * heads * half / kCount, kThreads), kThreads, 0,
+             Rows<T>(args.y), Rows<const T>(args.x), cosines, sines, rows, heads, half, sign);
     });
   });
 }

@@ -21,7 +21,6 @@ __device__ inline double exponential(double value) {
 
 template <typename T, int kCount>
 __global__ void forward_kernel(Rows<T> y, Rows<const T> gate_up, std::int64_t rows, std::int64_t features) {
-  wait_for_previous();
   using R = Real<T>;
   using Packed = Pack<T, kCount>;
   const std::int64_t packs = features / kCount;
@@ -78,8 +77,8 @@ void run_forward(Context& /*ctx*/, const SwigluArgs& args, std::byte* /*workspac
   const std::int64_t features = args.y.columns();
   with_element(args.y.dtype(), [&]<typename T>() {
     with_width<T>(wide_halves(args.gate_up) && wide(args.y), [&]<int kCount>() {
-      launch_early("swiglu", forward_kernel<T, kCount>, blocks_for(rows * features / kCount, kThreads), kThreads,
-                   Rows<T>(args.y), Rows<const T>(args.gate_up), rows, features);
+      launch("swiglu", forward_kernel<T, kCount>, blocks_for(rows * features / kCount, kThreads), kThreads, 0,
+             Rows<T>(args.y), Rows<const T>(args.gate_up), rows, features);
     });
   });
 }
