@@ -1,21 +1,30 @@
 # Short names for the long commands.  `make help` lists them; CMakePresets.json and scripts/ do the work.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build quickstart test goldens fuzz soak mutants clang asan format format-check tidy install clean
+.PHONY: help build cuda-emulated quickstart test goldens fuzz soak mutants clang asan format format-check tidy install clean
 
 PREFIX ?= /usr/local
 SECONDS_EACH ?= 600
 HOURS ?= 2
 CMAKE_FLAGS ?=
+CUDA ?=
+PRESET = $(if $(CUDA),cuda,release)
 FORMATTED = find caravan tests examples bench -name '*.h' -o -name '*.cc' 2>/dev/null
 
 help:  ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## ?/  make \1|/' | column -t -s '|'
 
-build:  ## install what is missing and build the program: build/release/caravan
+build:  ## install what is missing and build the program: build/release/caravan (with CUDA=1 build/cuda/caravan)
+	@scripts/install-deps $(if $(CUDA),--cuda)
+	cmake --preset $(PRESET) $(CMAKE_FLAGS)
+	cmake --build --preset $(PRESET) --target caravan_program
+
+cuda-emulated:  ## run the CUDA kernels' tests on the processor; needs the CUDA toolkit's headers and no GPU
 	@scripts/install-deps
-	cmake --preset release $(CMAKE_FLAGS)
-	cmake --build --preset release --target caravan_program
+	cmake --preset cuda-emulated $(CMAKE_FLAGS)
+	cmake --build --preset cuda-emulated --target ops_cuda_parity_test generate_test
+	build/cuda-emulated/tests/ops/ops_cuda_parity_test --gtest_brief=1 --gtest_filter='-*ThreadCount*'
+	CARAVAN_TEST_DEVICE=cuda build/cuda-emulated/tests/generate/generate_test --gtest_brief=1
 
 quickstart: build  ## install what is missing, build, train a small model on Shakespeare and sample from it
 	@scripts/quickstart

@@ -23,6 +23,8 @@ install(EXPORT caravanTargets NAMESPACE caravan:: DESTINATION ${package_folder})
 set(private
     "cli"
     "ops/cpu"
+    "ops/cuda"
+    "tensor/cuda_.*"
     "ops/ref"
     "ops/args.h"
     "ops/argument_check.h"
