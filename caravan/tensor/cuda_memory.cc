@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "caravan/base/error.h"
-#include "caravan/tensor/cuda_runtime.h"
+#include "caravan/tensor/cuda_api.h"
 
 namespace caravan::cuda_memory {
 namespace {

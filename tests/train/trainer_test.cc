@@ -15,8 +15,8 @@
 #include "caravan/tensor/copy.h"
 #include "caravan/train/plan.h"
 #include "caravan/train/resume.h"
-#include "tests/support/scratch.h"
 #include "tests/support/device.h"
+#include "tests/support/scratch.h"
 
 namespace caravan::train {
 namespace {

@@ -6,7 +6,7 @@
 #include <unordered_map>
 
 #include "caravan/base/error.h"
-#include "caravan/tensor/cuda_runtime.h"
+#include "caravan/tensor/cuda_api.h"
 
 // The library that cuDNN's header-only front end calls into: it asks for this variable by this name.
 namespace cudnn_frontend {

@@ -5,7 +5,7 @@
 #include <memory>
 
 #include "caravan/ops/context.h"
-#include "caravan/tensor/cuda_runtime.h"
+#include "caravan/tensor/cuda_api.h"
 
 namespace caravan::ops {
 
