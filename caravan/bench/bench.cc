@@ -76,8 +76,9 @@ MachineSpeed measure_machine(ops::Context& ctx, const StepShape& shape, double s
   MachineSpeed speed;
   speed.processor = processor_name();
   speed.backend = ops::to_string(ctx.backend);
-  speed.device = to_string(ctx.allocator->device());
+  speed.device = "cpu";
   if (ctx.backend == ops::Backend::kCuda) {
+    speed.device = to_string(ctx.allocator->device());
     speed.processor = cuda_memory::describe(ctx.allocator->device().index);
   }
   speed.isa = to_string(ctx.isa);

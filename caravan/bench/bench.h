@@ -35,7 +35,7 @@ CaseTime time_case(ops::Context& ctx, const Case& one, double seconds);
 struct MachineSpeed {
   std::string processor;
   std::string backend;  // "cpu", "ref", "cuda"
-  std::string device;   // "host", "cuda:0"
+  std::string device;   // "cpu", "cuda:0"
   std::string isa;
   int threads = 0;
   bool pinned = false;  // training.pin_threads asked for it, and the system did it

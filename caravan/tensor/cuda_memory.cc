@@ -21,15 +21,18 @@ void use(int index, const char* what) {
 std::string refusal(int index) {
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
-  if (error == cudaErrorInsufficientDriver) {
-    return "the NVIDIA driver of this machine is older than this build's CUDA 13 asks for (580 or later); update it, "
-           "or "
-           "run with --device cpu";
+  // The runtime gives one error for a driver that is too old and for none at all; the version of none is 0.
+  int driver = 0;
+  if (error == cudaErrorInsufficientDriver && cudaDriverGetVersion(&driver) == cudaSuccess && driver > 0) {
+    return "the NVIDIA driver of this machine is older than this build's CUDA asks for (580 or later for CUDA 13); "
+           "update it, or run with --device cpu";
   }
   if (error != cudaSuccess || count == 0) {
     (void)cudaGetLastError();
     return fmt::format("no CUDA device can be used here ({}); run with --device cpu",
-                       error == cudaSuccess ? "there is none" : cudaGetErrorString(error));
+                       error == cudaSuccess                   ? "there is none"
+                       : error == cudaErrorInsufficientDriver ? "there is no NVIDIA driver"
+                                                              : cudaGetErrorString(error));
   }
   if (index < 0 || index >= count) {
     return fmt::format("cuda:{} was asked for and this machine has {} CUDA device{}, cuda:0{}", index, count,

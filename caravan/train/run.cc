@@ -445,7 +445,9 @@ std::string describe_plan(const Config& config, bool& fits) {
   std::string text =
       fmt::format("model: {} parameters\n", grouped(parameter_count(model::parameter_specs(architecture.model))));
   text += format_plan(plan);
-  text += fits ? "it fits\n" : "it does not fit: " + not_fitting(config, architecture, prompts, plan) + "\n";
+  text += !plan.available ? "whether it fits is to be asked where the GPU is\n"
+          : fits          ? "it fits\n"
+                          : "it does not fit: " + not_fitting(config, architecture, prompts, plan) + "\n";
   return text;
 }
 
