@@ -2,40 +2,14 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <span>
 #include <utility>
 
 #include "caravan/base/error.h"
 #include "caravan/ops/context.h"
 #include "caravan/ops/elementwise.h"
 #include "caravan/quant/dequantize.h"
-#include "caravan/tensor/copy.h"
 
 namespace caravan::ops {
-namespace {
-
-// Elements dequantised at a time: a staging buffer of a megabyte.
-constexpr std::int64_t kStagedElements = std::int64_t{1} << 18;
-
-void dequantize_piece(const Context& ctx, const quant::BlockMatrix& piece, const Tensor& rows) {
-  const std::int64_t most = std::max<std::int64_t>(1, kStagedElements / std::max<std::int64_t>(1, piece.columns));
-  std::vector<float> values;
-  std::vector<std::byte> converted;
-  for (std::int64_t begin = 0; begin < piece.rows; begin += most) {
-    const std::int64_t end = std::min(piece.rows, begin + most);
-    const Tensor target = rows.row_range(begin, end);
-    values.resize(static_cast<std::size_t>(target.elements()));
-    converted.resize(static_cast<std::size_t>(target.bytes()));
-    quant::dequantize_rows(piece, begin, end, values.data(), ctx.threads);
-    convert_elements(target.dtype(), converted.data(), DType::kF32, std::as_bytes(std::span(values)).data(),
-                     target.elements());
-    copy_from_host(target, converted);
-  }
-}
-
-}  // namespace
-
 Weight::Weight(Tensor plain)
     : source_(std::move(plain)),
       plain_(source_),
@@ -84,7 +58,7 @@ Tensor Weight::materialize(Context& ctx) const {
   std::int64_t row = 0;
   for (const quant::BlockMatrix& piece : *blocks_) {
     if (!ctx.dry_run()) {
-      dequantize_piece(ctx, piece, copy.row_range(row, row + piece.rows));
+      quant::dequantize_into(copy.row_range(row, row + piece.rows), piece, ctx.threads);
     }
     row += piece.rows;
   }

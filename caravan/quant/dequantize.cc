@@ -2,6 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <span>
+#include <vector>
+
 #include "caravan/base/error.h"
 #include "caravan/base/threads.h"
 #include "caravan/quant/block_layout.h"
@@ -198,6 +202,23 @@ void dequantize_rows(const BlockMatrix& matrix, std::int64_t begin, std::int64_t
     dequantize(matrix.type, matrix.row_range(begin + first, begin + last).data(), out + first * matrix.columns,
                (last - first) * matrix.columns);
   });
+}
+
+void dequantize_into(const Tensor& target, const BlockMatrix& matrix, int threads) {
+  constexpr std::int64_t kStagedElements = std::int64_t{1} << 18;
+  const std::int64_t most = std::max<std::int64_t>(1, kStagedElements / std::max<std::int64_t>(1, matrix.columns));
+  std::vector<float> values;
+  std::vector<std::byte> converted;
+  for (std::int64_t begin = 0; begin < matrix.rows; begin += most) {
+    const std::int64_t end = std::min(matrix.rows, begin + most);
+    const Tensor rows = target.row_range(begin, end);
+    values.resize(static_cast<std::size_t>(rows.elements()));
+    converted.resize(static_cast<std::size_t>(rows.bytes()));
+    dequantize_rows(matrix, begin, end, values.data(), threads);
+    convert_elements(rows.dtype(), converted.data(), DType::kF32, std::as_bytes(std::span(values)).data(),
+                     rows.elements());
+    copy_from_host(rows, converted);
+  }
 }
 
 }  // namespace caravan::quant

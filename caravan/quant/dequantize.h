@@ -12,6 +12,7 @@
 #include <cstdint>
 
 #include "caravan/quant/block_type.h"
+#include "caravan/tensor/tensor.h"
 
 namespace caravan::quant {
 
@@ -23,5 +24,9 @@ void dequantize(BlockType type, const std::byte* blocks, float* out, std::int64_
 // Rows [begin, end) of the matrix to `out`, [end - begin, columns], on up to `threads` threads.  Throws as above, and
 // ShapeError outside the matrix.
 void dequantize_rows(const BlockMatrix& matrix, std::int64_t begin, std::int64_t end, float* out, int threads);
+
+// The whole matrix to `target`, [rows, columns] of a compute float dtype on any device, a megabyte of f32 at a time.
+// Throws as above, and ShapeError when target has another shape.
+void dequantize_into(const Tensor& target, const BlockMatrix& matrix, int threads);
 
 }  // namespace caravan::quant

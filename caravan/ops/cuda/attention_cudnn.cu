@@ -7,11 +7,10 @@
 #include "caravan/ops/cuda/attention_cudnn.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
-#include <cstring>
 #include <map>
-#include <optional>
 
 #include "caravan/ops/cuda/attention_plans.h"
 #include "caravan/ops/cuda/cudnn_graph.h"
@@ -208,11 +207,11 @@ const char* refuse(const Context& ctx, const Call& call) {
       return "places of elements beyond 2^31";
     }
   }
-  if (!state(const_cast<Context&>(ctx)).has_gpu) {
-    return nullptr;
-  }
   // Making a plan changes nothing that a caller sees but the time of the next call.
   Context& mutable_ctx = const_cast<Context&>(ctx);
+  if (!state(mutable_ctx).has_gpu) {
+    return nullptr;
+  }
   for (const Batch& batch : batches_of(call.ranges, call.heads.heads, call.exact())) {
     if (graph_of(mutable_ctx, shape_of(ctx, call, batch)) == nullptr) {
       return state(mutable_ctx).attention->cudnn_refusal.c_str();
@@ -331,14 +330,6 @@ void convert_stats(const Call& call, const Batch& batch, const Tensor& lse, floa
          kThreads, 0, elements<float>(lse), stats, spans, call.heads.heads, batch.length, to_lse);
 }
 
-void zero_rows(const Tensor& tensor) {
-  const auto size = static_cast<std::size_t>(size_of(tensor.dtype()));
-  check_cuda(cudaMemset2DAsync(tensor.address(), static_cast<std::size_t>(tensor.row_stride()) * size, 0,
-                               static_cast<std::size_t>(tensor.columns()) * size,
-                               static_cast<std::size_t>(tensor.rows()), stream()),
-             "attention");
-}
-
 std::int64_t covered(const Call& call) {
   std::int64_t rows = 0;
   for (const AttentionRange& range : call.ranges) {
@@ -348,12 +339,12 @@ std::int64_t covered(const Call& call) {
 }
 
 // Rows of no range: outputs 0, statistics minus infinity.
-void clear_padding(const Call& call, const Tensor& lse) {
+void clear_padding(Context& ctx, const Call& call, const Tensor& lse) {
   const std::int64_t rows = covered(call);
   for (int place = call.backward ? kDQuery : kOut; place < (call.backward ? kPlaces : kDOut); ++place) {
     const Tensor& tensor = call.tensors[static_cast<std::size_t>(place)];
     if (rows < tensor.rows()) {
-      zero_rows(tensor);
+      zero_list().front().run(ctx, {tensor}, nullptr);
     }
   }
   if (!call.backward && lse.defined() && rows < lse.rows()) {
@@ -363,7 +354,7 @@ void clear_padding(const Call& call, const Tensor& lse) {
 }
 
 void run(Context& ctx, const Call& call, const Tensor& lse, std::byte* workspace) {
-  clear_padding(call, lse);
+  clear_padding(ctx, call, lse);
   for (const Batch& batch : batches_of(call.ranges, call.heads.heads, call.exact())) {
     SdpaGraph& graph = *graph_of(ctx, shape_of(ctx, call, batch));
     const Tensor& lists = device_lists(ctx, call, batch);

@@ -71,10 +71,10 @@ __global__ void forward_kernel(Forward<T> call) {
         highest = other > highest ? other : highest;
       }
       const R now = highest > top ? highest : top;
-      const R before = top == -INFINITY ? R{0} : exponential_of(top - now);
+      const R before = top == -INFINITY ? R{0} : exponential(top - now);
       R fresh = 0;
       for (int j = 0; j < kRows<T> / kPerRow; ++j) {
-        const R weight = score[j] == -INFINITY ? R{0} : exponential_of(score[j] - now);
+        const R weight = score[j] == -INFINITY ? R{0} : exponential(score[j] - now);
         weights[row * (kRows<T> + 1) + part + j * kPerRow] = weight;
         fresh += weight;
       }
@@ -96,7 +96,7 @@ __global__ void forward_kernel(Forward<T> call) {
       call.out[mine][column + i] = round_to<T>(sum > 0 ? o[row * (dim + 1) + i] / sum : R{0});
     }
     if (call.lse != nullptr && part == 0) {
-      call.lse[mine * call.heads + head] = sum > 0 ? top + log(sum) : -INFINITY;
+      call.lse[mine * call.heads + head] = sum > 0 ? top + logarithm(sum) : -INFINITY;
     }
   }
 }

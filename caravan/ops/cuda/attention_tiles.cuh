@@ -6,8 +6,6 @@
 // elements.
 #pragma once
 
-#include <cmath>
-
 #include "caravan/ops/cuda/attention_plans.h"
 #include "caravan/ops/cuda/element.h"
 #include "caravan/ops/cuda/launch.h"
@@ -23,13 +21,6 @@ inline constexpr int kParts = static_cast<int>(kQueryTile) / kRows<T>;  // of a 
 inline constexpr int kPerRow = 4;
 template <typename T>
 inline constexpr int kTileThreads = kRows<T>* kPerRow;
-
-__device__ inline float exponential_of(float value) {
-  return expf(value);
-}
-__device__ inline double exponential_of(double value) {
-  return exp(value);
-}
 
 // Rows [begin, begin + kRows<T>) of one head to shared memory; rows from `end` on become zeros and are not read.
 template <typename T>

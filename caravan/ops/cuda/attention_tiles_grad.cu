@@ -34,9 +34,7 @@ __global__ void delta_kernel(Backward<T> call) {
   for (int i = static_cast<int>(threadIdx.x) % kWarp; i < call.head_dim; i += kWarp) {
     sum += load(call.d_out[query][column + i]) * load(call.out[query][column + i]);
   }
-  for (int distance = kWarp / 2; distance > 0; distance /= 2) {
-    sum += __shfl_xor_sync(kAllLanes, sum, distance);
-  }
+  sum = warp_sum(sum);
   if (threadIdx.x % kWarp == 0) {
     call.delta[at] = sum;
   }
@@ -90,7 +88,7 @@ __global__ void query_kernel(Backward<T> call) {
         R slope = 0;
         if (there && begin + other < end && sees(range, mine, begin + other)) {
           const R score = dot(q + row * (dim + 1), k + other * (dim + 1), dim) * call.scale;
-          const R weight = exponential_of(score - lse);
+          const R weight = exponential(score - lse);
           slope = weight * (dot(d_o + row * (dim + 1), v + other * (dim + 1), dim) - delta);
         }
         slopes[row * (kRows<T> + 1) + other] = slope;
@@ -170,7 +168,7 @@ __global__ void key_kernel(Backward<T> call) {
           R slope = 0;
           if (there && query < range.query_end && sees(range, query, mine)) {
             const R score = dot(q + other * (dim + 1), k + row * (dim + 1), dim) * call.scale;
-            weight = exponential_of(score - call.lse[query * call.heads + head]);
+            weight = exponential(score - call.lse[query * call.heads + head]);
             slope = weight *
                     (dot(d_o + other * (dim + 1), v + row * (dim + 1), dim) - call.delta[query * call.heads + head]);
           }

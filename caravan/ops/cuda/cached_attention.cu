@@ -20,20 +20,39 @@ constexpr int kUnroll = 4;  // keys that a slot has in flight
 
 // What a kernel needs of a call.
 template <typename T>
-struct Call {
+struct Inputs {
   Rows<T> out;
   Rows<const T> query, key, value;
   const std::int32_t* begins;
   const std::int32_t* lengths;
-  float* partial;  // [sequences, heads, splits, 2 + head_dim]: maximum, sum, output
   std::int64_t max_length;
-  int heads, kv_heads, head_dim, splits;
-  float scale;  // of base 2: softmax weights are powers of two
+  int heads, kv_heads, head_dim;
+
+  explicit Inputs(const CachedAttentionArgs& args)
+      : out(args.out),
+        query(args.query),
+        key(args.key),
+        value(args.value),
+        begins(elements<const std::int32_t>(args.begins)),
+        lengths(elements<const std::int32_t>(args.lengths)),
+        max_length(args.max_length),
+        heads(static_cast<int>(args.heads.heads)),
+        kv_heads(static_cast<int>(args.heads.kv_heads)),
+        head_dim(static_cast<int>(args.heads.head_dim)) {}
 
   __device__ std::int64_t length(std::int64_t sequence) const {
     const std::int64_t asked = lengths[sequence];
     return asked < 0 ? 0 : asked < max_length ? asked : max_length;
   }
+};
+
+template <typename T>
+struct Call : Inputs<T> {
+  using Inputs<T>::Inputs, Inputs<T>::heads, Inputs<T>::head_dim;
+  float* partial = nullptr;  // [sequences, heads, splits, 2 + head_dim]: maximum, sum, output
+  int splits = 1;
+  float scale = 0.0F;  // of base 2: softmax weights are powers of two
+
   __device__ float* part(std::int64_t sequence, int head, int split) const {
     return partial + ((sequence * heads + head) * splits + split) * (2 + head_dim);
   }
@@ -194,15 +213,10 @@ __global__ void merge_kernel(Call<T> call) {
 
 // Any dtype, any head_dim, any alignment: a warp a query head, key after key.
 template <typename T>
-struct PlainCall {
-  Rows<T> out;
-  Rows<const T> query, key, value;
-  const std::int32_t* begins;
-  const std::int32_t* lengths;
-  Real<T>* outputs;  // [sequences, heads, head_dim]
-  std::int64_t max_length;
-  int heads, kv_heads, head_dim;
-  Real<T> scale;
+struct PlainCall : Inputs<T> {
+  using Inputs<T>::Inputs;
+  Real<T>* outputs = nullptr;  // [sequences, heads, head_dim]
+  Real<T> scale = 0;
 };
 
 template <typename T>
@@ -211,8 +225,7 @@ __global__ void plain_kernel(PlainCall<T> call) {
   const std::int64_t sequence = blockIdx.y;
   const int head = static_cast<int>(blockIdx.x);
   const int lane = static_cast<int>(threadIdx.x);
-  const std::int64_t asked = call.lengths[sequence];
-  const std::int64_t length = asked < 0 ? 0 : asked < call.max_length ? asked : call.max_length;
+  const std::int64_t length = call.length(sequence);
   const std::int64_t column = static_cast<std::int64_t>(head / (call.heads / call.kv_heads)) * call.head_dim;
   const T* query = call.query[sequence] + static_cast<std::int64_t>(head) * call.head_dim;
   R* output = call.outputs + (sequence * call.heads + head) * call.head_dim;
@@ -226,13 +239,10 @@ __global__ void plain_kernel(PlainCall<T> call) {
     for (int i = lane; i < call.head_dim; i += kWarp) {
       score += load(query[i]) * load(call.key[at][column + i]);
     }
-    for (int distance = kWarp / 2; distance > 0; distance /= 2) {
-      score += __shfl_xor_sync(kAllLanes, score, distance);
-    }
-    score *= call.scale;
+    score = warp_sum(score) * call.scale;
     const R top = m > score ? m : score;
-    const R before = exp(m - top);
-    const R weight = exp(score - top);
+    const R before = exponential(m - top);
+    const R weight = exponential(score - top);
     m = top;
     l = l * before + weight;
     for (int i = lane; i < call.head_dim; i += kWarp) {
@@ -292,18 +302,8 @@ void launch_stretches(const Call<T>& call, std::int64_t sequences) {
 template <typename T>
 void run_split_typed(Context& ctx, const CachedAttentionArgs& args, std::byte* workspace) {
   constexpr double kLog2E = 1.4426950408889634;  // exp(x) = 2^(x log2 e)
-  Call<T> call;
-  call.out = Rows<T>(args.out);
-  call.query = Rows<const T>(args.query);
-  call.key = Rows<const T>(args.key);
-  call.value = Rows<const T>(args.value);
-  call.begins = elements<const std::int32_t>(args.begins);
-  call.lengths = elements<const std::int32_t>(args.lengths);
+  Call<T> call(args);
   call.partial = reinterpret_cast<float*>(workspace);
-  call.max_length = args.max_length;
-  call.heads = static_cast<int>(args.heads.heads);
-  call.kv_heads = static_cast<int>(args.heads.kv_heads);
-  call.head_dim = static_cast<int>(args.heads.head_dim);
   call.splits = splits_of(ctx, args);
   call.scale = static_cast<float>(args.scale * kLog2E);
   const std::int64_t sequences = args.query.rows();
@@ -330,18 +330,8 @@ std::int64_t plain_workspace(Context& /*ctx*/, const CachedAttentionArgs& args) 
 
 void run_plain(Context& /*ctx*/, const CachedAttentionArgs& args, std::byte* workspace) {
   with_element(args.query.dtype(), [&]<typename T>() {
-    PlainCall<T> call;
-    call.out = Rows<T>(args.out);
-    call.query = Rows<const T>(args.query);
-    call.key = Rows<const T>(args.key);
-    call.value = Rows<const T>(args.value);
-    call.begins = elements<const std::int32_t>(args.begins);
-    call.lengths = elements<const std::int32_t>(args.lengths);
+    PlainCall<T> call(args);
     call.outputs = reinterpret_cast<Real<T>*>(workspace);
-    call.max_length = args.max_length;
-    call.heads = static_cast<int>(args.heads.heads);
-    call.kv_heads = static_cast<int>(args.heads.kv_heads);
-    call.head_dim = static_cast<int>(args.heads.head_dim);
     call.scale = static_cast<Real<T>>(args.scale);
     const dim3 grid(static_cast<unsigned>(call.heads), static_cast<unsigned>(args.query.rows()));
     launch("cached_attention", plain_kernel<T>, grid, kWarp, 0, call);

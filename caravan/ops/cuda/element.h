@@ -5,6 +5,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include <cmath>
 #include <cstdint>
 #include <type_traits>
 
@@ -40,6 +41,20 @@ __host__ __device__ inline T round_to(Real<T> value) {
   }
 }
 
+// As exact as the library has them in the type.
+__device__ inline float exponential(float value) {
+  return expf(value);
+}
+__device__ inline double exponential(double value) {
+  return exp(value);
+}
+__device__ inline float logarithm(float value) {
+  return logf(value);
+}
+__device__ inline double logarithm(double value) {
+  return log(value);
+}
+
 // A window as a kernel takes it: passed by value.
 template <typename T>
 struct Rows {
@@ -56,16 +71,14 @@ T* elements(const Tensor& tensor) {
   return tensor.defined() ? reinterpret_cast<T*>(tensor.address()) : nullptr;
 }
 
-// Whether rows begin at multiples of 16 bytes and are whole multiples of 16 bytes long: what wide accesses ask for.
+// Whether rows (a vector is one) begin at multiples of 16 bytes and are whole multiples of 16 bytes long: what wide
+// accesses ask for.
 inline bool wide(const Tensor& tensor) {
   const std::int64_t size = size_of(tensor.dtype());
-  return reinterpret_cast<std::uintptr_t>(tensor.address()) % 16 == 0 && tensor.columns() * size % 16 == 0 &&
-         (tensor.rows() <= 1 || tensor.row_stride() * size % 16 == 0);
-}
-
-// The same of a vector, whose elements are its rows: as a whole.
-inline bool wide_vector(const Tensor& vector) {
-  return reinterpret_cast<std::uintptr_t>(vector.address()) % 16 == 0 && vector.bytes() % 16 == 0;
+  const bool vector = tensor.shape().rank() == 1;
+  const std::int64_t columns = vector ? tensor.elements() : tensor.columns();
+  return reinterpret_cast<std::uintptr_t>(tensor.address()) % 16 == 0 && columns * size % 16 == 0 &&
+         (vector || tensor.rows() <= 1 || tensor.row_stride() * size % 16 == 0);
 }
 
 // Calls body.operator()<T>() with the device's scalar type of a compute float.

@@ -85,9 +85,7 @@ __global__ void __launch_bounds__(kThreads) gemv_kernel(Product<T, Y> p) {
   for (int r = 0; r < kRows; ++r) {
 #pragma unroll
     for (int t = 0; t < kTokens; ++t) {
-      for (int distance = kWarp / 2; distance > 0; distance /= 2) {
-        sum[r][t] += __shfl_xor_sync(kAllLanes, sum[r][t], distance);
-      }
+      sum[r][t] = warp_sum(sum[r][t]);
     }
   }
   // Lane r * kTokens + t writes the result of row r and token t; every lane holds every sum.

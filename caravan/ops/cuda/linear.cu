@@ -1,6 +1,7 @@
 // Products by cuBLASLt, those of few tokens by a kernel that reads the weight at the memory's speed, and the gradient of a
 // bias.
 #include "caravan/ops/args.h"
+#include "caravan/ops/cuda/columns.h"
 #include "caravan/ops/cuda/element.h"
 #include "caravan/ops/cuda/gemm.h"
 #include "caravan/ops/cuda/gemv.h"
@@ -82,7 +83,6 @@ void run_few_tokens(Context& /*ctx*/, const LinearArgs& args, std::byte* /*works
 // Sums of columns: a block takes kColumns of them and one stretch of the rows, a second kernel adds the stretches in order.
 constexpr int kColumns = 32;
 constexpr int kLines = 8;
-constexpr std::int64_t kStretches = 64;
 
 template <typename T>
 __global__ void column_sums_kernel(Real<T>* partial, Rows<const T> dy, std::int64_t rows, std::int64_t columns) {
@@ -105,32 +105,18 @@ __global__ void column_sums_kernel(Real<T>* partial, Rows<const T> dy, std::int6
   }
 }
 
-template <typename R>
-__global__ void join_kernel(R* db, const R* partial, std::int64_t columns, int stretches, bool add) {
-  const std::int64_t column = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (column >= columns) {
-    return;
-  }
-  R sum = 0;
-  for (int stretch = 0; stretch < stretches; ++stretch) {
-    sum += partial[stretch * columns + column];
-  }
-  db[column] = add ? db[column] + sum : sum;
-}
-
 std::int64_t bias_workspace(Context& /*ctx*/, const BiasGradArgs& args) {
   return kStretches * args.db.elements() * size_of(args.db.dtype());
 }
 
 void run_bias(Context& /*ctx*/, const BiasGradArgs& args, std::byte* workspace) {
-  constexpr int kThreads = 256;
   const std::int64_t columns = args.db.elements();
   with_element(args.dy.dtype(), [&]<typename T>() {
     auto* partial = reinterpret_cast<Real<T>*>(workspace);
     launch("bias_grad", column_sums_kernel<T>, dim3(blocks_for(columns, kColumns), kStretches), dim3(kColumns, kLines),
            0, partial, Rows<const T>(args.dy), args.dy.rows(), columns);
-    launch("bias_grad", join_kernel<Real<T>>, blocks_for(columns, kThreads), kThreads, 0, elements<Real<T>>(args.db),
-           partial, columns, static_cast<int>(kStretches), args.accumulate == Accumulate::kAdd);
+    join_stretches<Real<T>>("bias_grad", elements<Real<T>>(args.db), partial, columns,
+                            args.accumulate == Accumulate::kAdd);
   });
 }
 

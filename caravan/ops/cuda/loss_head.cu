@@ -68,27 +68,6 @@ __global__ void mask_kernel(Y* y, Rows<const X> x, const std::int32_t* targets, 
   }
 }
 
-template <typename Y, typename X>
-__global__ void convert_kernel(Rows<Y> y, Rows<const X> x, std::int64_t columns) {
-  const std::int64_t row = blockIdx.x;
-  for (std::int64_t i = threadIdx.x; i < columns; i += blockDim.x) {
-    y[row][i] = round_to<Y>(static_cast<Real<Y>>(load(x[row][i])));
-  }
-}
-
-__device__ inline float exponential(float value) {
-  return expf(value);
-}
-__device__ inline double exponential(double value) {
-  return exp(value);
-}
-__device__ inline float logarithm(float value) {
-  return logf(value);
-}
-__device__ inline double logarithm(double value) {
-  return log(value);
-}
-
 // The maximum and the sum of exponentials below it, of a thread, a warp or a block.
 template <typename R>
 struct LogSum {
@@ -195,11 +174,7 @@ class Head {
   void run() {
     weight_ = Operand(call_.w);
     if constexpr (!std::is_same_v<T, P>) {
-      Rows<P> converted;
-      converted.base = at<P>(scratch_.weight);
-      converted.stride = features_;
-      launch("loss_head", convert_kernel<P, T>, static_cast<unsigned>(vocab_), kThreads / 4, 0, converted,
-             Rows<const T>(call_.w), features_);
+      convert(scratch_tensor(scratch_.weight, vocab_), call_.w);
       weight_.data = workspace_ + scratch_.weight;
       weight_.stride = features_;
     }
@@ -213,6 +188,14 @@ class Head {
   E* at(std::int64_t place) const {
     return reinterpret_cast<E*>(workspace_ + place);
   }
+
+  // [rows, features] of scratch, in the products' dtype.
+  Tensor scratch_tensor(std::int64_t place, std::int64_t rows) const {
+    return Tensor(product_dtype(call_.hidden.dtype()), {rows, features_}, call_.hidden.device(), workspace_ + place,
+                  nullptr);
+  }
+
+  void convert(const Tensor& y, const Tensor& x) { convert_list().front().run(ctx_, {y, x}, nullptr); }
 
   // A product of this call: the dtypes are given.
   Gemm product(DType out) const {
@@ -277,11 +260,7 @@ class Head {
     }
     gemm(ctx_, d_hidden, workspace_ + scratch_.product);
     if constexpr (!std::is_same_v<T, P>) {
-      Rows<const P> exact;
-      exact.base = at<const P>(scratch_.d_hidden);
-      exact.stride = features_;
-      launch("loss_head", convert_kernel<T, P>, static_cast<unsigned>(rows), kThreads / 4, 0, Rows<T>(target), exact,
-             features_);
+      convert(target, scratch_tensor(scratch_.d_hidden, rows));
     }
     if (call_.dw.defined()) {
       Gemm dw = product(call_.dw.dtype());

@@ -3,6 +3,7 @@
 #include "caravan/ops/rms_norm.h"
 
 #include "caravan/ops/args.h"
+#include "caravan/ops/cuda/columns.h"
 #include "caravan/ops/cuda/element.h"
 #include "caravan/ops/cuda/launch.h"
 #include "caravan/ops/cuda/wide.h"
@@ -13,6 +14,13 @@ namespace {
 template <typename R>
 __device__ R reciprocal_root(R value) {
   return R{1} / sqrt(value);
+}
+
+// x / rms(x), rounded to T where the weight comes after a rounding.
+template <typename T>
+__device__ Real<T> normalised(T x, Real<T> r, bool rounds_twice) {
+  const Real<T> normal = load(x) * r;
+  return rounds_twice ? load(round_to<T>(normal)) : normal;
 }
 
 template <typename T, int kCount>
@@ -38,23 +46,13 @@ __global__ void norm_kernel(Rows<T> y, Real<T>* rstd, Rows<const T> x, const T* 
     const Packed weights = Packed::at(w + i);
     Packed result;
     for (int j = 0; j < kCount; ++j) {
-      R normal = load(values.element[j]) * r;
-      normal = rounds_twice ? load(round_to<T>(normal)) : normal;
-      result.element[j] = round_to<T>(normal * load(weights.element[j]));
+      result.element[j] = round_to<T>(normalised(values.element[j], r, rounds_twice) * load(weights.element[j]));
     }
     result.put(y[row] + i);
   }
 }
 
 constexpr int kRowsOfBlock = 4;  // a warp each
-
-template <typename R>
-__device__ R warp_sum(R value) {
-  for (int distance = kWarp / 2; distance > 0; distance /= 2) {
-    value += __shfl_xor_sync(kAllLanes, value, distance);
-  }
-  return value;
-}
 
 // kPacks: of a lane.
 template <typename T, int kPacks>
@@ -93,9 +91,8 @@ __global__ void __launch_bounds__(kRowsOfBlock* kWarp)
     if (i < features) {
       const Packed weights = Packed::at(w + i);
       for (int j = 0; j < kCount; ++j) {
-        R normal = load(values[p].element[j]) * r;
-        normal = rounds_twice ? load(round_to<T>(normal)) : normal;
-        values[p].element[j] = round_to<T>(normal * load(weights.element[j]));
+        values[p].element[j] =
+            round_to<T>(normalised(values[p].element[j], r, rounds_twice) * load(weights.element[j]));
       }
       values[p].put(y[row] + i);
     }
@@ -127,7 +124,7 @@ bool with_rows_in_registers(std::int64_t rows, std::int64_t features, bool all_w
 void run_norm(Context& /*ctx*/, const RmsNormArgs& args, std::byte* /*workspace*/) {
   const std::int64_t rows = args.x.rows();
   const std::int64_t features = args.x.columns();
-  const bool all_wide = wide(args.x) && wide(args.y) && wide_vector(args.w);
+  const bool all_wide = wide(args.x) && wide(args.y) && wide(args.w);
   with_element(args.x.dtype(), [&]<typename T>() {
     const bool done = with_rows_in_registers<T>(rows, features, all_wide, [&]<int kPacks>() {
       launch("rms_norm", norm_rows_kernel<T, kPacks>, blocks_for(rows, kRowsOfBlock), kRowsOfBlock * kWarp, 0,
@@ -237,7 +234,7 @@ __global__ void __launch_bounds__(kRowsOfBlock* kWarp)
 void run_input_grad(Context& /*ctx*/, const RmsNormInputGradArgs& args, std::byte* /*workspace*/) {
   const std::int64_t rows = args.x.rows();
   const std::int64_t features = args.x.columns();
-  const bool all_wide = wide(args.x) && wide(args.dx) && wide(args.dy) && wide_vector(args.w);
+  const bool all_wide = wide(args.x) && wide(args.dx) && wide(args.dy) && wide(args.w);
   with_element(args.x.dtype(), [&]<typename T>() {
     const bool done = with_rows_in_registers<T>(rows, features, all_wide, [&]<int kPacks>() {
       launch("rms_norm_input_grad", input_grad_rows_kernel<T, kPacks>, blocks_for(rows, kRowsOfBlock),
@@ -260,7 +257,6 @@ void run_input_grad(Context& /*ctx*/, const RmsNormInputGradArgs& args, std::byt
 // Sums over tokens: a block takes kWarp packs of columns and one stretch of the rows, kLines rows at a time; a second
 // kernel adds the stretches in order.
 constexpr int kLines = 8;
-constexpr unsigned kStretches = 64;
 
 template <typename T, int kCount>
 __global__ void weight_grad_kernel(Real<T>* partial, Rows<const T> dy, Rows<const T> x, const Real<T>* rstd,
@@ -277,9 +273,7 @@ __global__ void weight_grad_kernel(Real<T>* partial, Rows<const T> dy, Rows<cons
     const Packed values = Packed::at(x[row] + column);
     const R r = rstd[row];
     for (int j = 0; j < kCount; ++j) {
-      R normal = load(values.element[j]) * r;
-      normal = rounds_twice ? load(round_to<T>(normal)) : normal;
-      sum[j] += load(gradients.element[j]) * normal;
+      sum[j] += load(gradients.element[j]) * normalised(values.element[j], r, rounds_twice);
     }
   }
   for (int j = 0; j < kCount; ++j) {
@@ -298,25 +292,11 @@ __global__ void weight_grad_kernel(Real<T>* partial, Rows<const T> dy, Rows<cons
   }
 }
 
-template <typename R>
-__global__ void join_kernel(R* dw, const R* partial, std::int64_t features, bool add) {
-  const std::int64_t column = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (column >= features) {
-    return;
-  }
-  R sum = 0;
-  for (unsigned stretch = 0; stretch < kStretches; ++stretch) {
-    sum += partial[stretch * features + column];
-  }
-  dw[column] = add ? dw[column] + sum : sum;
-}
-
 std::int64_t weight_grad_workspace(Context& /*ctx*/, const RmsNormWeightGradArgs& args) {
   return static_cast<std::int64_t>(kStretches) * args.dw.elements() * size_of(args.dw.dtype());
 }
 
 void run_weight_grad(Context& /*ctx*/, const RmsNormWeightGradArgs& args, std::byte* workspace) {
-  constexpr unsigned kThreads = 128;
   const std::int64_t features = args.x.columns();
   with_element(args.x.dtype(), [&]<typename T>() {
     auto* partial = reinterpret_cast<Real<T>*>(workspace);
@@ -326,8 +306,8 @@ void run_weight_grad(Context& /*ctx*/, const RmsNormWeightGradArgs& args, std::b
              Rows<const T>(args.dy), Rows<const T>(args.x), elements<const Real<T>>(args.rstd), args.x.rows(), features,
              args.rounding == NormRounding::kHuggingFace);
     });
-    launch("rms_norm_weight_grad", join_kernel<Real<T>>, blocks_for(features, kThreads), kThreads, 0,
-           elements<Real<T>>(args.dw), partial, features, args.accumulate == Accumulate::kAdd);
+    join_stretches<Real<T>>("rms_norm_weight_grad", elements<Real<T>>(args.dw), partial, features,
+                            args.accumulate == Accumulate::kAdd);
   });
 }
 

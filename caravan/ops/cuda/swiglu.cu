@@ -11,14 +11,6 @@ namespace {
 
 constexpr int kThreads = 256;
 
-__device__ inline float exponential(float value) {
-  return expf(value);
-}
-
-__device__ inline double exponential(double value) {
-  return exp(value);
-}
-
 template <typename T, int kCount>
 __global__ void forward_kernel(Rows<T> y, Rows<const T> gate_up, std::int64_t rows, std::int64_t features) {
   using R = Real<T>;

@@ -35,14 +35,21 @@ __device__ Pack<T, kWideCount<T>> streamed(const T* place) {
   return result;
 }
 
+// The sum over the warp, in every lane.
+template <typename R>
+__device__ R warp_sum(R value) {
+  for (int distance = kWarp / 2; distance > 0; distance /= 2) {
+    value += __shfl_xor_sync(kAllLanes, value, distance);
+  }
+  return value;
+}
+
 // The sum over the block, in every thread, in an order that depends on the block's size alone.  blockDim.x is a multiple of
 // 32, at most 1024.
 template <typename R>
 __device__ R block_sum(R value) {
   __shared__ R of_warp[kWarp];
-  for (int distance = kWarp / 2; distance > 0; distance /= 2) {
-    value += __shfl_xor_sync(kAllLanes, value, distance);
-  }
+  value = warp_sum(value);
   if (threadIdx.x % kWarp == 0) {
     of_warp[threadIdx.x / kWarp] = value;
   }
