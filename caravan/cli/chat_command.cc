@@ -54,13 +54,14 @@ extern "C" void on_interrupt(int) {
   interrupts.fetch_add(1);
 }
 
-// SIGINT is counted as long as the object lives, and wakes whoever waits for a key.
+// SIGINT is counted as long as the object lives.  Writing goes on after it: what was said must not end in an error.
 class Interrupts {
  public:
   Interrupts() {
     interrupts = 0;
     struct sigaction action {};
     action.sa_handler = on_interrupt;
+    action.sa_flags = SA_RESTART;
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, &former_);
   }

@@ -32,7 +32,7 @@ class StopSignals {
     stop_asked = false;
     struct sigaction action {};
     action.sa_handler = on_convert_signal;
-    action.sa_flags = static_cast<int>(SA_RESETHAND);
+    action.sa_flags = static_cast<int>(SA_RESETHAND) | SA_RESTART;
     sigaction(SIGINT, &action, &interrupt_);
     sigaction(SIGTERM, &action, &terminate_);
   }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <histedit.h>
 #include <langinfo.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -17,6 +18,8 @@ namespace caravan::cli {
 namespace {
 
 constexpr int kHistoryLines = 1000;
+// How soon a signal is seen that came just before the wait for a key, or that another thread took.
+constexpr int kWaitMilliseconds = 100;
 
 class StreamReader final : public LineReader {
  public:
@@ -127,7 +130,13 @@ class TerminalReader final : public LineReader {
         errno = EINTR;
         return -1;
       }
-      const ssize_t got = ::read(STDIN_FILENO, bytes + have, 1);
+      // A read would be taken up again after the signal; this wait is not.
+      struct pollfd keys = {STDIN_FILENO, POLLIN, 0};
+      const int ready = ::poll(&keys, 1, kWaitMilliseconds);
+      if (ready == 0 || (ready < 0 && errno == EINTR)) {
+        continue;
+      }
+      const ssize_t got = ready < 0 ? -1 : ::read(STDIN_FILENO, bytes + have, 1);
       if (got == 0) {
         return 0;
       }

@@ -30,8 +30,9 @@ class LineReader {
 std::unique_ptr<LineReader> stream_reader(std::istream& in);
 
 // Lines from standard input, which must be a terminal, as standard output must be.  Keys are those of Emacs unless ~/.editrc
-// says otherwise; earlier lines come back with the arrows and Ctrl-R.  `interrupts` counts SIGINT: whoever sets the handler
-// must not let it restart system calls.  `history`: where lines are read from and written to when the object goes; empty:
+// says otherwise; earlier lines come back with the arrows and Ctrl-R.  `interrupts` counts SIGINT: the handler should let
+// system calls be taken up again, since a stream that is being written knows no other failure than a lasting one.
+// `history`: where lines are read from and written to when the object goes; empty:
 // they are kept in memory alone.  Throws InputError when the file is no history.
 std::unique_ptr<LineReader> terminal_reader(const std::atomic<int>& interrupts, const std::filesystem::path& history);
 
