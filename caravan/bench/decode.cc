@@ -1,6 +1,5 @@
 #include "caravan/bench/decode.h"
 
-#include <algorithm>
 #include <chrono>
 #include <vector>
 
@@ -60,14 +59,9 @@ DecodeTime measure_decode(ops::Context& ctx, const model::Llama& model, std::int
   }
   generate::StepGraph steps(ctx, model, decoder.cache(), generate::StepGraph::Choice::kGreedy);
   steps.begin({prompt}, {ids.front()});
-  constexpr std::int64_t kAhead = 2;
-  std::int64_t started = 0;
   Clock::time_point begin = Clock::now();
   for (std::int64_t taken = 0; taken < kWarmUp + tokens; ++taken) {
-    for (; started < std::min(kWarmUp + tokens, taken + kAhead); ++started) {
-      steps.step();
-    }
-    steps.take();
+    steps.take_ahead(kWarmUp + tokens - taken);
     if (taken + 1 == kWarmUp) {
       begin = Clock::now();
     }

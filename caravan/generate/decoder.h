@@ -21,7 +21,7 @@ namespace caravan::generate {
 class Decoder {
  public:
   // Which passes of one id a sequence are recorded as a graph (step_graph.h).
-  enum class Recording { kOnGpu, kAlways, kNever };
+  enum class Recording { kOnGpu, kAlways };
 
   // Room for capacities[i] ids of sequence i.  The model must outlive it.  Throws OutOfMemoryError.
   Decoder(ops::Context& ctx, const model::Llama& model, std::vector<std::int64_t> capacities,

@@ -71,14 +71,8 @@ void run_ahead(ops::Context& ctx, const model::Llama& model, DenseCache& cache, 
   StepGraph steps(ctx, model, cache, StepGraph::Choice::kGreedy);
   steps.begin({prompt}, {progress.result.ids.front()});
   const std::int64_t wanted = progress.request.max_new_tokens - 1;
-  constexpr std::int64_t kAhead = 2;
-  std::int64_t started = 0;
   for (std::int64_t taken = 0; taken < wanted; ++taken) {
-    while (started < std::min(wanted, taken + kAhead)) {
-      steps.step();
-      ++started;
-    }
-    const std::int32_t id = steps.take().front();
+    const std::int32_t id = steps.take_ahead(wanted - taken).front();
     if (id < 0) {
       throw InputError("a logit is NaN, or all are minus infinity; the model's weights or numbers are broken");
     }

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <numeric>
 #include <span>
 
 #include "caravan/base/error.h"
@@ -157,6 +156,7 @@ void StepGraph::start() {
 void StepGraph::step() {
   start();
   chosen_.post();
+  ++under_way_;
 }
 
 void StepGraph::step(const std::vector<std::int32_t>& ids) {
@@ -165,7 +165,16 @@ void StepGraph::step(const std::vector<std::int32_t>& ids) {
 }
 
 std::vector<std::int32_t> StepGraph::take() {
+  --under_way_;
   return chosen_.take();
+}
+
+std::vector<std::int32_t> StepGraph::take_ahead(std::int64_t wanted) {
+  constexpr std::int64_t kAhead = 2;
+  while (under_way_ < std::min(wanted, kAhead)) {
+    step();
+  }
+  return take();
 }
 
 }  // namespace caravan::generate

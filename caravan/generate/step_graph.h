@@ -42,6 +42,9 @@ class StepGraph {
 
   // Of kGreedy: the ids that the oldest step not asked about has chosen, -1 for logits that are no numbers; waits for it.
   std::vector<std::int32_t> take();
+  // take(), the device kept busy: starts the step after the one that is waited for, as long as no more than `wanted` steps,
+  // this one counted, are under way.
+  std::vector<std::int32_t> take_ahead(std::int64_t wanted);
   // Of kByHost: what the last step gave, [sequences, vocab] f32 (f64 for f64 models).
   const Tensor& logits() const { return logits_; }
 
@@ -61,6 +64,7 @@ class StepGraph {
   Tensor cos_, sin_;  // [max_length, head_dim / 2], of every position
   Tensor logits_;
   std::vector<std::int64_t> held_;
+  std::int64_t under_way_ = 0;  // started by step() and not taken
   Mailbox chosen_;
   std::unique_ptr<ops::Graph> graph_;
 };

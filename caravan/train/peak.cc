@@ -5,15 +5,13 @@
 #include <algorithm>
 #include <chrono>
 #include <limits>
-#include <span>
-#include <vector>
 
 #include "caravan/base/philox.h"
 #include "caravan/base/threads.h"
 #include "caravan/ops/elementwise.h"
 #include "caravan/ops/linear.h"
+#include "caravan/ops/random.h"
 #include "caravan/ops/reading.h"
-#include "caravan/tensor/copy.h"
 
 namespace caravan::train {
 
@@ -75,19 +73,12 @@ double least_time(double best, double seconds, const Call& call) {
   return least;
 }
 
-// Numbers of every size and sign: a GPU multiplies zeros faster, since switching bits takes power.
-void fill(const Tensor& tensor) {
-  constexpr std::int64_t kRows = 64;
-  const RandomStream random(1, "peak");
-  std::vector<float> values(static_cast<std::size_t>(kRows * tensor.columns()));
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    values[i] = static_cast<float>(random.uniform(i) - 0.5);
-  }
-  std::vector<std::byte> bytes(values.size() * static_cast<std::size_t>(size_of(tensor.dtype())));
-  convert_elements(tensor.dtype(), bytes.data(), DType::kF32, std::as_bytes(std::span(values)).data(),
-                   static_cast<std::int64_t>(values.size()));
-  for (std::int64_t row = 0; row < tensor.rows(); row += kRows) {
-    copy_from_host(tensor.row_range(row, row + kRows), bytes);
+// Zeros do for the processor.  A GPU multiplies them faster than other numbers, since switching bits takes power.
+void fill(ops::Context& ctx, const Tensor& tensor) {
+  if (on_gpu(ctx)) {
+    ops::random_normal(ctx, tensor, RandomStream(1, "peak"), 0, 1.0);
+  } else {
+    ops::zero(ctx, tensor);
   }
 }
 
@@ -98,8 +89,8 @@ PeakMeter::PeakMeter(const ops::Context& like, DType dtype)
       x_(ctx_.allocate(dtype, {side_of(like), side_of(like)})),
       y_(ctx_.allocate(dtype, {side_of(like), side_of(like)})),
       weight_(ctx_.allocate(dtype, {side_of(like), side_of(like)})) {
-  fill(x_);
-  fill(weight_.plain());
+  fill(ctx_, x_);
+  fill(ctx_, weight_.plain());
   ops::linear(ctx_, y_, x_, weight_);  // packs the weight and makes the plan
   ops::synchronize(ctx_);
 }

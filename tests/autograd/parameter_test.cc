@@ -75,7 +75,7 @@ TEST(Initialize, FillsConstantsAndReachesBeyondOneBlock) {
   ones.init = {InitKind::kOnes, 0.0};
   ParamSpec zeros = spec_of("zeros", {7});
   zeros.init = {InitKind::kZeros, 0.0};
-  ParamSpec large = spec_of("large", {3, 50'000});  // more than two blocks of values
+  ParamSpec large = spec_of("large", {3, 750'000});  // more than two blocks of values
   large.init = {InitKind::kNormal, 1.0};
   WeightStore store(ctx, {ones, zeros, large}, DType::kBF16);
   initialize(ctx, store, 1);
@@ -92,8 +92,8 @@ TEST(Initialize, FillsConstantsAndReachesBeyondOneBlock) {
   // Five standard errors of mean and variance of a unit normal.
   EXPECT_NEAR(sum / n, 0.0, 5.0 / std::sqrt(n));
   EXPECT_NEAR(squares / n, 1.0, 5.0 * std::sqrt(2.0 / n) + 0.004);
-  EXPECT_EQ(values[149'999],
-            static_cast<float>(BFloat16(static_cast<float>(RandomStream(1, "large").normal(149'999)))));
+  EXPECT_EQ(values[2'249'999],
+            static_cast<float>(BFloat16(static_cast<float>(RandomStream(1, "large").normal(2'249'999)))));
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 // the same bits for every thread count.  How far the two backends may be apart: parity.h.
 #include <span>
 
+#include "caravan/ops/random.h"
 #include "caravan/ops/reading.h"
 #include "tests/ops/grad_runs.h"
 #include "tests/ops/parity.h"
@@ -269,6 +270,23 @@ TEST_P(ElementwiseParity, SumsOverRowsHaveTheSameBitsForEveryThreadCount) {
       EXPECT_EQ(sums_over_rows(several, ref_, GetParam()), expected)
           << threads << " threads on " << to_string(ctx->backend);
     }
+  }
+}
+
+TEST_P(ElementwiseParity, RandomNormalsHaveTheBitsOfTheirStream) {
+  const RandomStream stream(7, "a name");
+  for (const std::int64_t count : {0, 1, 257, 40001}) {
+    Doubles expected;
+    for (std::int64_t i = 0; i < count; ++i) {
+      expected.push_back(static_cast<float>(0.02 * stream.normal(static_cast<std::uint64_t>(5 + i))));
+    }
+    expected = rounded(expected, GetParam());
+    for (Context* ctx : {&cpu_, &ref_}) {
+      const Tensor y = ctx->allocate(GetParam(), {count});
+      random_normal(*ctx, y, stream, 5, 0.02);
+      EXPECT_EQ(to_doubles(y), expected) << to_string(ctx->backend) << " " << count;
+    }
+    choices_.clear();
   }
 }
 
