@@ -1,4 +1,4 @@
-"""One PyTorch peer of bench/gpu_vs_pytorch: trains a random Llama for a few steps on a GPU, or decodes with it, and
+"""One PyTorch peer for the figures of scripts/gpu_programme: trains a random Llama for a few steps on a GPU, or decodes with it, and
 prints one line of JSON.
 
   gpu_pytorch.py train --model hf|plain --shape 1b|8b-4 --seq 2048 --batch 4 --seconds 15

@@ -2,8 +2,8 @@
 //
 //   y = x W^T (+ bias) (+ residual)
 //
-// Sums run in f32 (f64 on the reference) and are rounded once, at the end, after bias and residual.  On a GPU some of
-// cuBLASLt's kernels round to a 16-bit y before they add bias and again before the residual, as ops of their own would.
+// Sums run in f32 (f64 on the reference) and are rounded once, at the end, after bias and residual.  On a GPU
+// cuBLASLt may round to a 16-bit y before it adds bias and again before the residual, as ops of their own would.
 #pragma once
 
 #include "caravan/ops/context.h"

@@ -3,8 +3,8 @@
 // A .cu file is compiled as C++; the words that kernels use get a meaning here, and the few functions of the runtime that
 // Caravan calls are in cuda_emulation.cc.  Device memory is host memory, poisoned when it is had.  A block's threads are
 // fibers of one thread of the system: each runs until it waits at a barrier or for its warp, and goes on when all that it
-// waits for have come.  So barriers and shuffles mean what they mean on a GPU, a shuffle that a lane misses and a barrier
-// that a thread passes by are errors, and the order in which fibers run can be turned round to show a missing barrier
+// waits for have come.  So barriers and shuffles mean what they mean on a GPU, threads that wait for each other at different
+// places are an error, and the order in which fibers run can be turned round to show a missing barrier
 // (CARAVAN_EMULATION_BACKWARDS=1).  Time means nothing here.
 #pragma once
 
