@@ -52,26 +52,45 @@ Ids ids_of(const Json& json, const std::string& source) {
   return json.get<Ids>();
 }
 
+struct HowToTokenize {
+  EncodeOptions encode;
+  bool decode = false;
+  bool ranges = false;
+};
+
+// A list of ids, or of [id, begin, end].
+std::string encoded(const Tokenizer& tokenizer, const HowToTokenize& how, std::string_view text) {
+  if (!how.ranges) {
+    return Json(tokenizer.encode(text, how.encode)).dump();
+  }
+  const tokenizer::Encoding found = tokenizer.encode_with_ranges(text, how.encode);
+  Json list = Json::array();
+  for (std::size_t i = 0; i < found.ids.size(); ++i) {
+    list.push_back({found.ids[i], found.ranges[i].begin, found.ranges[i].end});
+  }
+  return list.dump();
+}
+
 // One line of --jsonl, without its end.
-std::string convert_line(const Tokenizer& tokenizer, const EncodeOptions& how, bool decode, const std::string& line,
+std::string convert_line(const Tokenizer& tokenizer, const HowToTokenize& how, const std::string& line,
                          const std::string& source) {
   const Json json = utf8_json(line, source);
-  if (decode) {
+  if (how.decode) {
     // In ASCII: U+2028 ends a line for some readers of lines.
     return Json(tokenizer.decode(ids_of(json, source))).dump(-1, ' ', /*ensure_ascii=*/true);
   }
   if (!json.is_string()) {
     throw InputError(fmt::format("{}: expected a JSON string", source));
   }
-  return Json(tokenizer.encode(json.get<std::string>(), how)).dump();
+  return encoded(tokenizer, how, json.get_ref<const std::string&>());
 }
 
-void convert_lines(const Tokenizer& tokenizer, const EncodeOptions& how, bool decode, Streams streams) {
+void convert_lines(const Tokenizer& tokenizer, const HowToTokenize& how, Streams streams) {
   std::string line;
   for (std::int64_t number = 1; std::getline(streams.in, line); ++number) {
     const std::string source = fmt::format("standard input, line {}", grouped(number));
     try {
-      streams.out << convert_line(tokenizer, how, decode, line, source) << "\n";
+      streams.out << convert_line(tokenizer, how, line, source) << "\n";
     } catch (const InputError& error) {
       const std::string what = error.what();
       throw InputError(what.starts_with(source) ? what : source + ": " + what);
@@ -81,7 +100,7 @@ void convert_lines(const Tokenizer& tokenizer, const EncodeOptions& how, bool de
 
 // A data set as token shards, which training maps instead of tokenising again.
 int write_token_shards(const ParsedOptions& options, Streams streams) {
-  for (const char* other : {"--jsonl", "--decode", "--plain", "--no-add-special"}) {
+  for (const char* other : {"--jsonl", "--decode", "--plain", "--no-add-special", "--ranges"}) {
     if (options.has(other)) {
       throw InputError(fmt::format("tokenize: {} is for standard input; --to-shards reads --data", other));
     }
@@ -113,7 +132,8 @@ int write_token_shards(const ParsedOptions& options, Streams streams) {
 
 // Messages through the chat template that stands beside the tokenizer.
 int tokenize_chat(const ParsedOptions& options, Streams streams) {
-  for (const char* other : {"--jsonl", "--decode", "--plain", "--no-add-special", "--to-shards", "--data"}) {
+  for (const char* other :
+       {"--jsonl", "--decode", "--plain", "--no-add-special", "--ranges", "--to-shards", "--data"}) {
     if (options.has(other)) {
       throw InputError(fmt::format("tokenize: {} does not go with --chat", other));
     }
@@ -163,16 +183,21 @@ int run_tokenize(const ParsedOptions& options, Streams streams) {
     return tokenize_chat(options, streams);
   }
   const Tokenizer tokenizer = model_io::load_tokenizer(options.path("--tokenizer"));
-  const EncodeOptions how = {.add_special = !options.has("--no-add-special"), .plain = options.has("--plain")};
-  const bool decode = options.has("--decode");
+  const HowToTokenize how = {
+      .encode = {.add_special = !options.has("--no-add-special"), .plain = options.has("--plain")},
+      .decode = options.has("--decode"),
+      .ranges = options.has("--ranges")};
+  if (how.decode && how.ranges) {
+    throw InputError("tokenize: --ranges shows where ids stand in a text; --decode has none");
+  }
   if (options.has("--jsonl")) {
-    convert_lines(tokenizer, how, decode, streams);
+    convert_lines(tokenizer, how, streams);
   } else {
     const std::string input{std::istreambuf_iterator<char>(streams.in), std::istreambuf_iterator<char>()};
-    if (decode) {
+    if (how.decode) {
       streams.out << tokenizer.decode(ids_of(utf8_json(input, "standard input"), "standard input"));
     } else {
-      streams.out << Json(tokenizer.encode(input, how)).dump() << "\n";
+      streams.out << encoded(tokenizer, how, input) << "\n";
     }
   }
   if (streams.in.bad()) {
@@ -282,6 +307,7 @@ Command tokenize_command() {
        .help = "tokenizer.json, tokenizer.model or their directory, or a GGUF file (not needed for --data with ids)"},
       flag("--no-add-special", "no BOS, no EOS: the ids of the text alone"),
       flag("--plain", "special tokens written in the text are ordinary text"),
+      flag("--ranges", "a list of [id, begin, end]: the bytes of the text that each id stands for"),
       flag("--jsonl", "a JSON string a line in, a list of ids a line out"),
       flag("--decode", "the other way: ids in, text out, as it is and without a newline added"),
       {.name = "--chat",

@@ -52,6 +52,11 @@ std::optional<GgufTokenizer> tokenizer_from_files(std::string_view tokenizer_jso
                                                   std::string_view chat_template, std::int64_t vocab_size,
                                                   const std::string& source, std::vector<std::string>& notes);
 
+// The same out of a tokenizer.model of SentencePiece or tiktoken (`file`), with the files beside it.
+std::optional<GgufTokenizer> tokenizer_from_model_file(const std::filesystem::path& file,
+                                                       std::string_view chat_template, std::int64_t vocab_size,
+                                                       std::vector<std::string>& notes);
+
 // Hugging Face's files, text by name: tokenizer.json, tokenizer_config.json and, where there is one,
 // chat_template.jinja.  Files that the metadata kept come back as they were; others are what
 // tokenizer::to_tokenizer_json makes of the vectors.  Where it cannot, a note says why; the template comes in any case.

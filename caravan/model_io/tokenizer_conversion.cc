@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "caravan/base/error.h"
+#include "caravan/base/file.h"
 #include "caravan/base/json.h"
 #include "caravan/base/text.h"
 #include "caravan/model_io/gguf_tokenizer.h"
@@ -16,6 +17,20 @@ namespace caravan::model_io {
 namespace {
 
 constexpr std::int64_t kMaxTokens = std::int64_t{1} << 21;  // as many as a GGUF file may name
+
+constexpr std::int64_t kMaxConfigBytes = std::int64_t{16} << 20;
+constexpr tokenizer::VocabularyEntry kNoEntry{.text = {}, .score = 0, .kind = TokenKind::kUnused};
+
+// What stands at a row that no token has.
+std::string unused_token(std::int64_t id) {
+  return fmt::format("[PAD{}]", id);
+}
+
+void note_tokens_beyond(std::int64_t count, std::int64_t rows, std::vector<std::string>& notes) {
+  if (count > 0) {
+    notes.push_back(fmt::format("{} tokens have ids beyond the model's {} rows and are left out", count, rows));
+  }
+}
 
 const Json* find(const Json& object, const char* name) {
   if (!object.is_object()) {
@@ -115,7 +130,7 @@ class FromFiles {
       broken("the model has no vocab");
     }
     for (std::int64_t i = 0; i < vocab_size_; ++i) {
-      out_.tokens.push_back(fmt::format("[PAD{}]", i));
+      out_.tokens.push_back(unused_token(i));
     }
     out_.kinds.assign(static_cast<std::size_t>(vocab_size_), TokenKind::kUnused);
     for (const auto& [token, id] : vocab->items()) {
@@ -131,10 +146,7 @@ class FromFiles {
         put(token, id_of(*id, token), flag_of(one, "special", false) ? TokenKind::kControl : TokenKind::kUserDefined);
       }
     }
-    if (beyond_ > 0) {
-      notes_.push_back(
-          fmt::format("{} tokens have ids beyond the model's {} rows and are left out", beyond_, vocab_size_));
-    }
+    note_tokens_beyond(beyond_, vocab_size_, notes_);
   }
 
   void read_merges(const Json& model, bool byte_level) {
@@ -347,6 +359,52 @@ std::optional<GgufTokenizer> tokenizer_from_files(std::string_view tokenizer_jso
   result->tokenizer_json = tokenizer_json;
   result->tokenizer_config = tokenizer_config;
   return result;
+}
+
+std::optional<GgufTokenizer> tokenizer_from_model_file(const std::filesystem::path& file,
+                                                       std::string_view chat_template, std::int64_t vocab_size,
+                                                       std::vector<std::string>& notes) {
+  tokenizer::FileParts found;
+  try {
+    found = tokenizer::parts_of_file(file);
+  } catch (const UnsupportedError& error) {
+    notes.push_back(fmt::format("the tokenizer is not written: {}", error.what()));
+    return std::nullopt;
+  }
+  notes.insert(notes.end(), found.notes.begin(), found.notes.end());
+  const tokenizer::TokenizerParts& parts = found.parts;
+  GgufTokenizer out;
+  out.model = parts.model;
+  out.pre = parts.pre;
+  const auto count = static_cast<std::int64_t>(parts.vocabulary.size());
+  for (std::int64_t i = 0; i < vocab_size; ++i) {
+    const bool inside = i < count;
+    const tokenizer::VocabularyEntry entry = inside ? parts.vocabulary[static_cast<std::size_t>(i)] : kNoEntry;
+    out.tokens.push_back(inside ? std::string(entry.text) : unused_token(i));
+    out.kinds.push_back(entry.kind);
+    if (out.model == "llama") {
+      out.scores.push_back(entry.score);
+    }
+  }
+  note_tokens_beyond(count - vocab_size, vocab_size, notes);
+  out.merges.assign(parts.merges.begin(), parts.merges.end());
+  const auto id = [&](const std::optional<std::int32_t>& one) {
+    return one && *one < vocab_size ? std::optional<std::int64_t>(*one) : std::nullopt;
+  };
+  out.bos = id(parts.bos);
+  out.eos = id(parts.eos);
+  out.pad = id(parts.pad);
+  out.unk = id(parts.unknown);
+  out.add_bos = parts.add_bos;
+  out.add_eos = parts.add_eos;
+  out.add_space_prefix = parts.add_space_prefix;
+  const std::filesystem::path config = file.parent_path() / "tokenizer_config.json";
+  std::error_code ignored;
+  out.chat_template = !chat_template.empty() ? std::optional(std::string(chat_template))
+                      : std::filesystem::is_regular_file(config, ignored)
+                          ? template_of(parse_json(read_text_file(config, kMaxConfigBytes), config.string()))
+                          : std::nullopt;
+  return out;
 }
 
 std::map<std::string, std::string> tokenizer_files(const GgufTokenizer& tokenizer, std::vector<std::string>& notes) {

@@ -68,39 +68,61 @@ std::optional<fs::path> tokenizer_file(const fs::path& directory) {
   return std::nullopt;
 }
 
-Tokenizer Tokenizer::load(const fs::path& path) {
+TokenizerFiles read_tokenizer_files(const fs::path& path) {
   std::error_code ignored;
-  fs::path file = path;
+  TokenizerFiles files;
+  files.path = path;
   if (fs::is_directory(path, ignored)) {
     const auto found = tokenizer_file(path);
     if (!found) {
       throw FileError(fmt::format("{}: the directory holds no tokenizer.json and no tokenizer.model", path.string()));
     }
-    file = *found;
+    files.path = *found;
   }
-  const std::string content = read_text_file(file, kMaxTokenizerBytes);
-  return parse(content, file.string(), read_beside(file, "tokenizer_config.json"),
-               read_beside(file, "special_tokens_map.json"), read_beside(file, "added_tokens.json"));
+  files.content = read_text_file(files.path, kMaxTokenizerBytes);
+  files.config = read_beside(files.path, "tokenizer_config.json");
+  files.special_tokens_map = read_beside(files.path, "special_tokens_map.json");
+  files.added_tokens = read_beside(files.path, "added_tokens.json");
+  return files;
+}
+
+TokenizerFileKind tokenizer_file_kind(std::string_view content, const std::string& source) {
+  refuse_foreign(content, source);
+  if (looks_like_json(content)) {
+    return TokenizerFileKind::kJson;
+  }
+  if (looks_like_tiktoken(content)) {
+    return TokenizerFileKind::kTiktoken;
+  }
+  if (content.size() > kMaxPiecesBytes) {
+    throw FormatError(
+        fmt::format("{}: the file is neither JSON nor tiktoken's, and larger than any SentencePiece model", source));
+  }
+  return TokenizerFileKind::kSentencePiece;
+}
+
+Tokenizer Tokenizer::load(const fs::path& path) {
+  const TokenizerFiles files = read_tokenizer_files(path);
+  return parse(files.content, files.path.string(), files.config, files.special_tokens_map, files.added_tokens);
 }
 
 Tokenizer Tokenizer::parse(std::string_view content, const std::string& source, std::string_view config,
                            std::string_view special_tokens_map, std::string_view added_tokens) {
+  const TokenizerFileKind kind = tokenizer_file_kind(content, source);
   const std::string folder = (fs::path(source).parent_path() / "").string();
+  const NamedTokens named = read_named_tokens(
+      {.config = config, .special_tokens_map = special_tokens_map, .added_tokens = added_tokens}, folder);
   const auto table = std::make_shared<Table>();
-  refuse_foreign(content, source);
-  const auto named = [&] {
-    return read_named_tokens({.config = config, .special_tokens_map = special_tokens_map, .added_tokens = added_tokens},
-                             folder);
-  };
-  if (looks_like_json(content)) {
-    read_tokenizer_json(content, source, named(), *table);
-  } else if (looks_like_tiktoken(content)) {
-    read_tiktoken(content, source, named(), *table);
-  } else if (content.size() > kMaxPiecesBytes) {
-    throw FormatError(
-        fmt::format("{}: the file is neither JSON nor tiktoken's, and larger than any SentencePiece model", source));
-  } else {
-    read_sentencepiece_model(content, source, named(), *table);
+  switch (kind) {
+    case TokenizerFileKind::kJson:
+      read_tokenizer_json(content, source, named, *table);
+      break;
+    case TokenizerFileKind::kTiktoken:
+      read_tiktoken(content, source, named, *table);
+      break;
+    case TokenizerFileKind::kSentencePiece:
+      read_sentencepiece_model(content, source, named, *table);
+      break;
   }
   Fingerprint print;
   print.add(content);

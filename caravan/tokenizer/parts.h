@@ -31,6 +31,8 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -93,5 +95,20 @@ const std::vector<PreTokenizerForm>& pre_tokenizer_forms();
 // Throws what assemble() throws, and UnsupportedError for pieces that a tokenizer.json cannot say: unused ones that
 // merges make, characters that are no pieces themselves, user-defined ones with a space where texts get one too.
 std::string to_tokenizer_json(const TokenizerParts& parts, const std::string& source);
+
+// Parts of a file, and what they are views of.
+struct FileParts {
+  TokenizerParts parts;
+  std::deque<std::string> texts;
+  std::vector<std::string> notes;  // a sentence for each thing that parts have no word for
+};
+
+// The parts of a tokenizer.model of SentencePiece or tiktoken with the files beside it, as Tokenizer::load() reads them:
+// what assemble() gives the same ids for, where no note says otherwise.
+//   SentencePiece   "llama"; tokens beside the model behind its pieces, with the score -1000 (llama.cpp's converter)
+//   tiktoken        "gpt2" with the name of Llama 3's or 4's pattern; a token's merges are all its parts in two tokens,
+//                   in the order of the token's rank, then of the parts' (transformers' TikTokenConverter)
+// Throws what load() throws, and UnsupportedError for a unigram model and for a tokenizer.json.
+FileParts parts_of_file(const std::filesystem::path& path);
 
 }  // namespace caravan::tokenizer

@@ -1,6 +1,7 @@
 // The kinds of tokenizers, each read into a table.  The content of the file says which it is.
 #pragma once
 
+#include <filesystem>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -9,6 +10,23 @@
 #include "caravan/tokenizer/table.h"
 
 namespace caravan::tokenizer {
+
+struct TokenizerFiles {
+  std::filesystem::path path;
+  std::string content;
+  // Of the files beside it; empty where there is none.
+  std::string config;              // tokenizer_config.json
+  std::string special_tokens_map;  // special_tokens_map.json
+  std::string added_tokens;        // added_tokens.json
+};
+
+// A tokenizer's file, or the one of a directory, and those beside it.  Throws FileError.
+TokenizerFiles read_tokenizer_files(const std::filesystem::path& path);
+
+enum class TokenizerFileKind { kJson, kTiktoken, kSentencePiece };
+
+// Told by the content.  Throws FormatError for what is no tokenizer; `source` opens the message.
+TokenizerFileKind tokenizer_file_kind(std::string_view content, const std::string& source);
 
 // All throw FormatError for a file that contradicts itself and UnsupportedError naming what Caravan lacks; `source`
 // opens every message.  They leave nothing to do but Table::finish().

@@ -57,6 +57,18 @@ struct EncodeOptions {
   bool plain = false;       // special tokens written in the text are ordinary text
 };
 
+// Bytes begin to end of a text, the last not included.
+struct TextRange {
+  std::size_t begin = 0;
+  std::size_t end = 0;
+  bool operator==(const TextRange&) const = default;
+};
+
+struct Encoding {
+  std::vector<std::int32_t> ids;
+  std::vector<TextRange> ranges;  // as many
+};
+
 // The file of a directory that load() reads: tokenizer.json, else tokenizer.model.  Nothing when it holds neither, or is
 // no directory.
 std::optional<std::filesystem::path> tokenizer_file(const std::filesystem::path& directory);
@@ -79,6 +91,13 @@ class Tokenizer {
   // SentencePiece model takes each such byte for U+FFFD, as SentencePiece does.
   // A pattern that runs beyond PCRE2's limits throws InputError.
   std::vector<std::int32_t> encode(std::string_view text, const EncodeOptions& options = {}) const;
+
+  // encode(), and for each id the bytes of the text that it stands for.  The ranges follow each other and cover the text;
+  // those of the template, and of a space that the tokenizer puts before a text, are empty.  A byte of a character has
+  // that byte's range, and a space belongs to the id that spells it (`tokenizers` counts characters and, where a
+  // ByteLevel post-processor trims offsets, leaves spaces out).  Throws what encode() throws, InputError for what is not
+  // UTF-8, and UnsupportedError for a tokenizer that rewrites the text (NFC and the like) or has no bytes to fall back on.
+  Encoding encode_with_ranges(std::string_view text, const EncodeOptions& options = {}) const;
 
   // The ids of a training document: the template applied, and where the template adds none, BOS before and EOS after
   // it, if the tokenizer names them and tokenizer_config.json does not say add_bos_token or add_eos_token false

@@ -90,6 +90,8 @@ TEST_F(TokenizerCommands, LinesOfJsonGoThereAndBack) {
   const std::string lines = "\"the\\n cat\"\n\"\"\n\"\\u2028\"\n";
   const std::string ids = tokenize(lines, {"--jsonl", "--no-add-special"});
   EXPECT_EQ(std::count(ids.begin(), ids.end(), '\n'), 3);
+  EXPECT_EQ(tokenize("the cat", {"--ranges", "--no-add-special"}).find("[["), 0U);
+  EXPECT_NE(tokenize("the cat", {"--ranges", "--no-add-special"}).find(",7]]"), std::string::npos);
   EXPECT_EQ(tokenize(ids, {"--jsonl", "--decode"}), lines);
 }
 

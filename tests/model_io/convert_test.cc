@@ -9,6 +9,7 @@
 #include "caravan/base/error.h"
 #include "caravan/model/presets.h"
 #include "caravan/model_io/gguf_tokenizer.h"
+#include "caravan/model_io/model_tokenizer.h"
 #include "caravan/quant/dequantize.h"
 #include "tests/support/scratch.h"
 
@@ -134,6 +135,38 @@ TEST(Convert, WritesTheTensorsOfLlamaCppsConverter) {
     for (const std::string& key : theirs.metadata().keys()) {
       ASSERT_NE(ours.metadata().find(key), nullptr) << key;
       EXPECT_EQ(ours.metadata().find(key)->type, theirs.metadata().find(key)->type) << key;
+    }
+  }
+}
+
+// tokenizer.model of SentencePiece and of tiktoken, which the oldest and many gated models bring and nothing else.
+TEST(Convert, ATokenizerModelBecomesTheTokenizerOfAGgufFile) {
+  const ScratchDirectory scratch;
+  for (const auto& [file, rows] : {std::pair("bpe.model", 640), std::pair("tiktoken.model", 1024)}) {
+    const std::filesystem::path folder = scratch.path() / file;
+    HfConfig config;
+    config.model = model::preset("tiny");
+    config.model.vocab_size = rows;
+    ops::Context ctx = context();
+    save_model(create_model(ctx, config, DType::kF32, 3), folder);
+    std::filesystem::copy_file(kModels.parent_path() / "tokenizers" / file, folder / "tokenizer.model");
+    test::write_file(folder / "tokenizer_config.json", R"({"chat_template": "{{ messages }}", "legacy": true})");
+
+    const std::filesystem::path target = scratch.path() / (std::string(file) + ".gguf");
+    const ConvertReport report = convert(folder, target, Dialect::kGguf);
+    const auto kept = read_gguf_tokenizer(checkpoint::GgufFile::open(target));
+    ASSERT_TRUE(kept.has_value()) << report.notes.size();
+    EXPECT_EQ(kept->tokens.size(), static_cast<std::size_t>(rows));
+    EXPECT_EQ(kept->chat_template, "{{ messages }}");
+
+    const tokenizer::Tokenizer from = tokenizer::Tokenizer::load(folder);
+    const tokenizer::Tokenizer to = load_tokenizer(target);
+    const std::filesystem::path back = scratch.path() / (std::string(file) + ".back");
+    convert(target, back, Dialect::kHuggingFace);
+    const tokenizer::Tokenizer again = load_tokenizer(back);
+    for (const char* text : {"Hello world", "don't 12345  \u00e9\u4e2d\n\n", ""}) {
+      EXPECT_EQ(from.encode(text), to.encode(text)) << file << ": " << text;
+      EXPECT_EQ(from.encode(text), again.encode(text)) << file << ": " << text;
     }
   }
 }
