@@ -51,4 +51,9 @@ class OutOfMemoryError : public Error {
   using Error::Error;
 };
 
+// A device refused or failed, in the words of its driver or library.
+class DeviceError : public Error {
+  using Error::Error;
+};
+
 }  // namespace caravan

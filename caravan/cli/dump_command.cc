@@ -73,7 +73,9 @@ int run_dump(const ParsedOptions& options, Streams streams) {
   const model_io::LoadedModel model =
       model_io::load_model(ctx, options.path("--model"), compute_dtype_of(options), loading);
   print_warnings(streams, model.warnings);
+  start_trace(options, ctx);
   const model_io::DumpResult result = model_io::dump(ctx, model, ids, request, options.path("--output"));
+  finish_trace(ctx);
 
   Json json = Json::object();
   if (request.loss && !dry_run) {
@@ -148,6 +150,7 @@ Command dump_command() {
        .kind = OptionKind::kFlag,
        .help = "compute nothing, print the memory that the run will use"},
   };
+  spec.options.push_back(trace_option());
   for (OptionSpec& option : numerics_options()) {
     spec.options.push_back(std::move(option));
   }

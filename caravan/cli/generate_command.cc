@@ -139,11 +139,14 @@ int run_generate(const ParsedOptions& options, Streams streams) {
       model_io::load_model(ctx, options.path("--model"), compute_dtype_of(options), load_options(options));
   print_warnings(streams, generation.warnings);
   print_warnings(streams, model.warnings);
+  start_trace(options, ctx);
   if (options.has("--prompt") && !options.has("--json")) {
     stream_text(ctx, *model.llama, requests, *words, streams);
+    finish_trace(ctx);
     return 0;
   }
   const std::vector<generate::Result> results = generate::generate(ctx, *model.llama, requests);
+  finish_trace(ctx);
   for (std::size_t i = 0; i < results.size(); ++i) {
     if (options.has("--json")) {
       print_json(streams, i, requests[i], results[i], words);
@@ -189,6 +192,7 @@ Command generate_command() {
        .value_name = "",
        .kind = OptionKind::kFlag,
        .help = "print one JSON object a prompt: prompt_index, prompt_ids, ids, text, finish_reason"});
+  spec.options.push_back(trace_option());
   spec.options.push_back(compute_dtype_option("auto"));
   for (OptionSpec& option : numerics_options()) {
     spec.options.push_back(std::move(option));

@@ -6,6 +6,7 @@
 #include <ostream>
 
 #include "caravan/base/error.h"
+#include "caravan/ops/trace.h"
 
 namespace caravan::cli {
 
@@ -132,6 +133,26 @@ ops::Context context_for(const ParsedOptions& options, bool dry_run) {
                             .threads = static_cast<int>(options.integer("--threads").value_or(0)),
                             .memory_capacity = 0,
                             .cuda_device = device.index});
+}
+
+OptionSpec trace_option() {
+  return {.name = "--trace",
+          .value_name = "FILE.json",
+          .kind = OptionKind::kFile,
+          .help = "write what ran when, op by op, for ui.perfetto.dev or chrome://tracing"};
+}
+
+void start_trace(const ParsedOptions& options, ops::Context& ctx) {
+  if (options.has("--trace")) {
+    ctx.trace = std::make_shared<ops::Trace>(options.path("--trace"), ctx);
+  }
+}
+
+void finish_trace(ops::Context& ctx) {
+  if (ctx.trace != nullptr) {
+    ctx.trace->finish();
+    ctx.trace.reset();
+  }
 }
 
 model_io::LoadOptions load_options(const ParsedOptions& options) {

@@ -20,6 +20,12 @@ OptionSpec compute_dtype_option(const std::string& default_value = "f32");
 // --device, --backend, --norm-rounding, --rope-rounding, --rope-pairing.
 std::vector<OptionSpec> numerics_options();
 OptionSpec json_option();
+// --trace
+OptionSpec trace_option();
+// A trace of all that ctx does from here on, where --trace asks for one.
+void start_trace(const ParsedOptions& options, ops::Context& ctx);
+// Writes it to its end.  Throws FileError.
+void finish_trace(ops::Context& ctx);
 // --max-shard-bytes, --config-dialect, --replace: of commands that write a model.
 std::vector<OptionSpec> writing_options();
 

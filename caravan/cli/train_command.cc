@@ -9,6 +9,7 @@
 
 #include "caravan/cli/commands.h"
 #include "caravan/cli/config_options.h"
+#include "caravan/cli/shared_options.h"
 #include "caravan/train/config_keys.h"
 #include "caravan/train/run.h"
 
@@ -68,6 +69,10 @@ int run_train(const ParsedOptions& options, Streams streams) {
   environment.terminal = &streams.out == &std::cout && isatty(STDOUT_FILENO) != 0;
   environment.stop_requested = [] { return stop_signals.load() > 0; };
   environment.resume_command = resume_command(options);
+  if (options.has("--trace")) {
+    environment.trace = options.path("--trace");
+    environment.trace_steps = options.integer("--trace-steps").value();
+  }
   train::run_training(config, environment);
   return 0;
 }
@@ -96,6 +101,13 @@ Command train_command() {
                           .value_name = "",
                           .kind = OptionKind::kFlag,
                           .help = "print the resolved configuration and end"});
+  spec.options.push_back(trace_option());
+  spec.options.push_back({.name = "--trace-steps",
+                          .value_name = "N",
+                          .kind = OptionKind::kInteger,
+                          .help = "how many steps --trace takes, behind the first, which prepares",
+                          .default_value = "3",
+                          .minimum = 1});
   spec.examples = {"caravan train my_model.toml",
                    "caravan train my_model.toml --training.steps 100 --optimizer.lr 1e-3",
                    "caravan train --checkpoint.initial_load_path DIR --checkpoint.initial_load_in_hf --data my_text "

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "caravan/base/error.h"
+#include "caravan/ops/trace.h"
 #include "caravan/tensor/copy.h"
 
 namespace caravan::generate {
@@ -82,6 +83,7 @@ std::vector<Tensor> Decoder::extend(const std::vector<std::vector<std::int32_t>>
     return logits;
   }
   steps_go_on_ = false;
+  const ops::TraceRange range(*ctx_, "decoder pass");
   const model::LlamaConfig& config = model_->config();
   SequenceLayout layout;
   std::vector<std::int32_t> tokens;

@@ -20,6 +20,8 @@
 
 namespace caravan::ops {
 
+class DeviceClock;  // trace.h
+
 struct LinearArgs {
   Tensor y, x;
   Weight w;
@@ -241,6 +243,11 @@ void run_recorded(Context& ctx, const std::shared_ptr<void>& recorded);
 void synchronize(Context& ctx);
 // How many plans of cuBLASLt and cuDNN the state has made since it was new.
 std::int64_t plans_made(const CudaState& state);
+// Of the context's GPU; null on the emulated device, whose work is done when the host's is.
+std::unique_ptr<DeviceClock> make_clock(Context& ctx);
+// An NVTX range of the calling thread begins; the last one that began ends.
+void push_range(const char* name);
+void pop_range();
 }  // namespace cuda
 
 // The oracle: one implementation an op, named "ref", for every dtype of the contract.

@@ -70,6 +70,7 @@ Context make_context(const ContextOptions& options) {
   if (options.backend == Backend::kCuda) {
     cuda::require_built();
     ctx.synchronous = wanted("CARAVAN_SYNC");
+    ctx.tune_products = wanted("CARAVAN_TUNE");
   }
   ctx.allocator = options.dry_run                     ? Allocator::meta(options.memory_capacity)
                   : options.backend == Backend::kCuda ? Allocator::cuda(options.cuda_device, options.memory_capacity)

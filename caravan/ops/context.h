@@ -44,6 +44,9 @@ class PlanCache;
 // Handles, plans and small device buffers of ops/cuda, made when a context first needs them.
 class CudaState;
 
+// What ran when (ops/trace.h).
+class Trace;
+
 // One context serves one thread at a time.  Two contexts share nothing, so two models in two threads compute what each
 // computes alone.
 struct Context {
@@ -57,7 +60,11 @@ struct Context {
   std::shared_ptr<PlanCache> plans;  // null until the first plan is made
   std::shared_ptr<CudaState> cuda;   // null until ops/cuda first needs it
   bool deterministic = true;         // CUDA: same bits every run; false lets attention's backward use atomics
-  bool synchronous = false;          // CUDA: wait after each op, so that an error names the op that made it
+  // CUDA: the first product of a shape tries several algorithms and keeps the fastest.  Which one that is may differ from
+  // run to run, and bits with it; it takes memory for another result.
+  bool tune_products = false;
+  bool synchronous = false;                      // CUDA: wait after each op, so that an error names the op that made it
+  std::shared_ptr<Trace> trace;                  // null: nobody wants one
   std::function<void(const Choice&)> on_choice;  // called once a dispatch when set
   // Called after a dispatch when set: not in a dry run, and not for what an op dispatches itself, which is its own time.
   std::function<void(const Timing&)> on_timed;
@@ -78,7 +85,7 @@ struct ContextOptions {
 };
 
 // A context on this machine: usable_isa(), an allocator of its own, and, when CARAVAN_EXPLAIN=1 is set, choices printed
-// to stderr (each distinct one once).  CARAVAN_SYNC=1 makes a CUDA context synchronous.  Throws as usable_isa(),
+// to stderr (each distinct one once).  CARAVAN_SYNC=1 makes a CUDA context synchronous, CARAVAN_TUNE=1 sets tune_products.  Throws as usable_isa(),
 // Allocator::host() and Allocator::cuda() do.  A dry run of Backend::kCuda needs no GPU and a build with CUDA.
 Context make_context(const ContextOptions& options = {});
 

@@ -31,12 +31,11 @@ void CallTimer::done() {
   listener_({op_, seconds(ready_ - begin_), seconds(Clock::now() - ready_)});
 }
 
-void finish(Context& ctx, const char* op, const char* implementation) {
-  try {
-    synchronize(ctx);
-  } catch (const Error& error) {
-    throw Error(fmt::format("{} ({}): {}", op, implementation, error.what()));
-  }
+void throw_with_op(const Context& ctx, const DeviceError& error, const char* op, const char* implementation,
+                   const std::string& arguments) {
+  throw DeviceError(
+      fmt::format("{} ({}) of {}: {}{}", op, implementation, arguments, error.what(),
+                  ctx.synchronous ? "" : "; it may have been an op before it: CARAVAN_SYNC=1 tells which"));
 }
 
 void throw_no_implementation(const Context& ctx, const char* op, const std::vector<std::string>& refusals) {

@@ -13,7 +13,10 @@
 #include <optional>
 #include <span>
 
+#include "caravan/base/error.h"
 #include "caravan/ops/context.h"
+#include "caravan/ops/describe.h"
+#include "caravan/ops/trace.h"
 
 namespace caravan::ops {
 
@@ -56,8 +59,9 @@ class CallTimer {
   Clock::time_point ready_;
 };
 
-// synchronize(), whose error names the op.
-void finish(Context& ctx, const char* op, const char* implementation);
+// A device's error with the op's name and arguments before its words.
+[[noreturn]] void throw_with_op(const Context& ctx, const DeviceError& error, const char* op,
+                                const char* implementation, const std::string& arguments);
 
 // Throws when no implementation is left: a bug of the list.
 [[noreturn]] void throw_no_implementation(const Context& ctx, const char* op, const std::vector<std::string>& refusals);
@@ -101,9 +105,14 @@ void dispatch(Context& ctx, const char* op, std::span<const Implementation<Args>
         synchronize(ctx);
         timer->ready();
       }
-      one.run(ctx, args, workspace.defined() ? workspace.address() : nullptr);
-      if (timer || ctx.synchronous) {
-        finish(ctx, op, one.name);
+      try {
+        const TraceRange range(ctx, op, [&] { return describe(args) + " by " + one.name; });
+        one.run(ctx, args, workspace.defined() ? workspace.address() : nullptr);
+        if (timer || ctx.synchronous) {
+          synchronize(ctx);
+        }
+      } catch (const DeviceError& error) {
+        throw_with_op(ctx, error, op, one.name, describe(args));
       }
       if (timer) {
         timer->done();

@@ -4,6 +4,7 @@
 
 #include "caravan/base/error.h"
 #include "caravan/ops/args.h"
+#include "caravan/ops/trace.h"
 
 namespace caravan::ops {
 
@@ -64,6 +65,7 @@ Graph::~Graph() {
 }
 
 void Graph::run() {
+  const TraceRange range(outer_, "graph");
   if (recorded_ != nullptr) {
     cuda::run_recorded(ctx_, recorded_);
   } else {

@@ -8,6 +8,7 @@
 
 #include "caravan/base/error.h"
 #include "caravan/ops/elementwise.h"
+#include "caravan/ops/trace.h"
 #include "caravan/tensor/copy.h"
 
 namespace caravan::parallel {
@@ -108,6 +109,7 @@ class Runner {
   }
 
   void forward(const Step& step) {
+    const ops::TraceRange range(ctx_, "forward", [&] { return fmt::format("micro-batch {}", step.micro_batch); });
     const MicroBatch& batch = batches_[static_cast<std::size_t>(step.micro_batch)];
     held(step) = std::make_unique<InFlight>(ctx_, batch, options_.checkpointing);
     InFlight& flight = *held(step);
@@ -121,7 +123,10 @@ class Runner {
     }
     const bool completes = --forwards_left_ == 0;
     for (int unit = stage_.stage().first; unit < stage_.stage().last; ++unit) {
-      x = stage_.forward_unit(flight.pass, unit, x);
+      {
+        const ops::TraceRange range(ctx_, "unit forward", [&] { return fmt::format("unit {}", unit); });
+        x = stage_.forward_unit(flight.pass, unit, x);
+      }
       if (completes && options_.on_forward_done) {
         options_.on_forward_done(unit);
       }
@@ -141,6 +146,7 @@ class Runner {
   }
 
   void backward(const Step& step) {
+    const ops::TraceRange range(ctx_, "backward", [&] { return fmt::format("micro-batch {}", step.micro_batch); });
     InFlight& flight = *held(step);
     if (!last(step)) {
       const Tensor gradient = message(step);
@@ -150,6 +156,7 @@ class Runner {
     const bool whole = step.work == Work::kBackward;
     const bool completes = whole && --backwards_left_ == 0;
     for (int unit = stage_.stage().last - 1; unit >= stage_.stage().first; --unit) {
+      const ops::TraceRange unit_range(ctx_, "unit backward", [&] { return fmt::format("unit {}", unit); });
       if (whole) {
         flight.tape.backward(flight.pass, {unit, unit + 1});
       } else {
@@ -168,6 +175,8 @@ class Runner {
   }
 
   void weight_gradients(const Step& step) {
+    const ops::TraceRange range(ctx_, "weight gradients",
+                                [&] { return fmt::format("micro-batch {}", step.micro_batch); });
     InFlight& flight = *held(step);
     const bool completes = --backwards_left_ == 0;
     for (int unit = stage_.stage().last - 1; unit >= stage_.stage().first; --unit) {

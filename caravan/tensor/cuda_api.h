@@ -13,11 +13,11 @@
 
 namespace caravan {
 
-// Throws Error "CUDA: <what>: <CUDA's words>" unless `error` is success.
+// Throws DeviceError "CUDA: <what>: <CUDA's words>" unless `error` is success.
 inline void check_cuda(cudaError_t error, const char* what) {
   if (error != cudaSuccess) {
     (void)cudaGetLastError();
-    throw Error(std::string("CUDA: ") + what + ": " + cudaGetErrorString(error));
+    throw DeviceError(std::string("CUDA: ") + what + ": " + cudaGetErrorString(error));
   }
 }
 

@@ -76,7 +76,9 @@ struct TrainingSection {
   std::string packing = "split";      // split | whole
   bool shuffle = true;
   std::string dtype = "float32";
-  std::string mixed_precision_param = "auto";  // auto | bfloat16 | float32
+  std::string mixed_precision_param = "auto";  // auto | bfloat16 | float16 | float32
+  std::int64_t loss_scale = 65536;             // of float16: the first one
+  std::int64_t loss_scale_interval = 2000;     // steps until it is doubled
   std::string on_nan = "stop";                 // stop | skip
   std::int64_t prefetch_steps = 2;
   std::int64_t threads = 0;  // 0: all usable cores

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <charconv>
 #include <utility>
 
@@ -67,6 +68,10 @@ void check_training(const TrainingSection& training) {
         "training.dtype float64 is computed by training.backend ref, or on a GPU (training.device cuda), alone; set "
         "one of "
         "them, or use float32");
+  }
+  if (!std::has_single_bit(static_cast<std::uint64_t>(training.loss_scale))) {
+    throw ConfigError(fmt::format("training.loss_scale {} is no power of two: scaling by it would round gradients",
+                                  training.loss_scale));
   }
   if (training.dtype == "float64" && training.mixed_precision_param != "auto") {
     throw ConfigError(fmt::format("training.mixed_precision_param {} contradicts training.dtype float64; use auto",

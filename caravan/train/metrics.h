@@ -23,8 +23,9 @@ struct StepMetrics {
   double memory_gib = 0.0;         // peak of the allocator so far
   std::int64_t n_tokens_seen = 0;  // ids that were not padding, over all ranks and steps
   double epoch = 0.0;
-  double seconds = 0.0;       // of the step
-  double data_seconds = 0.0;  // of it, waited for data
+  std::optional<double> loss_scale = std::nullopt;  // of runs in float16
+  double seconds = 0.0;                             // of the step
+  double data_seconds = 0.0;                        // of it, waited for data
 };
 
 struct ValidationMetrics {
@@ -37,7 +38,7 @@ struct ValidationMetrics {
 
 // Appends to metrics.jsonl and a TensorBoard event file.  Each line is written whole, and one JSON object:
 //   {"step", "loss", "grad_norm", "lr", "tokens_per_second", "mfu", "memory_gib", "n_tokens_seen", "epoch", "seconds",
-//    "data_seconds"}
+//    "data_seconds", "loss_scale" (of runs in float16)}
 //   {"step", "validation_loss", "validation_bits_per_byte" (if known), "validation_targets", "validation_seconds"}
 //   {"step", "sample": {"prompt", "text"}}
 // Numbers that are not finite are null.  A resumed run first cuts the lines of steps that it will repeat.

@@ -97,17 +97,21 @@ MetricsFiles::MetricsFiles(const std::filesystem::path& jsonl, const std::filesy
 MetricsFiles::~MetricsFiles() = default;
 
 void MetricsFiles::step(const StepMetrics& metrics) {
-  state_->line({{"step", metrics.step},
-                {"loss", metrics.loss},
-                {"grad_norm", metrics.grad_norm},
-                {"lr", metrics.lr},
-                {"tokens_per_second", metrics.tokens_per_second},
-                {"mfu", metrics.mfu},
-                {"memory_gib", metrics.memory_gib},
-                {"n_tokens_seen", metrics.n_tokens_seen},
-                {"epoch", metrics.epoch},
-                {"seconds", metrics.seconds},
-                {"data_seconds", metrics.data_seconds}});
+  Json json = {{"step", metrics.step},
+               {"loss", metrics.loss},
+               {"grad_norm", metrics.grad_norm},
+               {"lr", metrics.lr},
+               {"tokens_per_second", metrics.tokens_per_second},
+               {"mfu", metrics.mfu},
+               {"memory_gib", metrics.memory_gib},
+               {"n_tokens_seen", metrics.n_tokens_seen},
+               {"epoch", metrics.epoch},
+               {"seconds", metrics.seconds},
+               {"data_seconds", metrics.data_seconds}};
+  if (metrics.loss_scale) {
+    json["loss_scale"] = *metrics.loss_scale;
+  }
+  state_->line(json);
   if (state_->events != nullptr) {
     // torchtitan's names.
     const double share = metrics.seconds > 0.0 ? metrics.data_seconds / metrics.seconds : 0.0;

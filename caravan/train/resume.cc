@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -27,6 +28,8 @@ T field(const Json& json, const char* name, const std::string& source) {
       fits = found->is_string();
     } else if constexpr (std::is_same_v<T, bool>) {
       fits = found->is_boolean();
+    } else if constexpr (std::is_floating_point_v<T>) {
+      fits = found->is_number();
     } else {
       fits = found->is_number_integer() && found->template get<std::int64_t>() >= 0;
     }
@@ -89,6 +92,10 @@ Json to_json(const TrainState& state) {
   json["optimizer_steps"] = state.optimizer_steps;
   json["n_tokens_seen"] = state.n_tokens_seen;
   json["next_row"] = state.next_row;
+  if (state.loss_scaler) {
+    json["loss_scale"] = state.loss_scaler->scale;
+    json["loss_scale_good_steps"] = state.loss_scaler->good_steps;
+  }
   json["data"] = {{"documents", state.data.documents}, {"tokens", state.data.tokens},   {"seq_len", state.data.seq_len},
                   {"packing", state.data.packing},     {"shuffle", state.data.shuffle}, {"seed", state.data.seed}};
   json["machine"] = {{"version", state.machine.version},
@@ -107,6 +114,14 @@ TrainState parse_train_state(const Json& json, const std::string& source) {
   state.optimizer_steps = field<std::int64_t>(json, "optimizer_steps", source);
   state.n_tokens_seen = field<std::int64_t>(json, "n_tokens_seen", source);
   state.next_row = field<std::int64_t>(json, "next_row", source);
+  if (json.contains("loss_scale")) {
+    state.loss_scaler.emplace();
+    state.loss_scaler->scale = field<double>(json, "loss_scale", source);
+    state.loss_scaler->good_steps = field<std::int64_t>(json, "loss_scale_good_steps", source);
+    if (!(state.loss_scaler->scale >= optim::LossScaler::kLeast && std::isfinite(state.loss_scaler->scale))) {
+      throw FormatError(fmt::format("{}: \"loss_scale\" is {}, which no run has", source, state.loss_scaler->scale));
+    }
+  }
   const Json& data = object(json, "data", source);
   state.data = {field<std::int64_t>(data, "documents", source), field<std::int64_t>(data, "tokens", source),
                 field<std::int64_t>(data, "seq_len", source),   field<std::string>(data, "packing", source),
@@ -144,6 +159,9 @@ TrainState load_into(Trainer& trainer, const checkpoint::CheckpointReader& reade
   state.n_tokens_seen = parts.train_state ? saved.n_tokens_seen : 0;
   state.optimizer_steps = parts.optimizer ? saved.optimizer_steps : 0;
   trainer.restored(state.step, state.optimizer_steps, state.n_tokens_seen);
+  if (saved.loss_scaler && parts.optimizer) {
+    trainer.set_loss_scale(saved.loss_scaler->scale, saved.loss_scaler->good_steps);
+  }
   return state;
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -46,6 +47,8 @@ struct TrainState {
   std::int64_t optimizer_steps = 0;
   std::int64_t n_tokens_seen = 0;
   std::int64_t next_row = 0;
+  // Of a run in float16; in the manifest as "loss_scale" and "loss_scale_good_steps".
+  std::optional<optim::LossScaler> loss_scaler;
   DataIdentity data;
   Machine machine;
   std::string model;   // config.json's text

@@ -15,6 +15,7 @@
 #include "caravan/base/text.h"
 #include "caravan/base/threads.h"
 #include "caravan/data/loader.h"
+#include "caravan/ops/trace.h"
 #include "caravan/tensor/cuda_memory.h"
 #include "caravan/train/config_keys.h"
 #include "caravan/train/metrics.h"
@@ -141,6 +142,7 @@ class Run {
             trainer_.optimizer_steps(),
             trainer_.tokens_seen(),
             next_row_,
+            trainer_.loss_scaler(),
             prepared_.data,
             machine_,
             model_io::format_hf_config(prepared_.architecture, DType::kF32),
@@ -170,11 +172,14 @@ class Run {
                     config_.metrics.log_freq);
     outputs_.forget_export();
     bool stopped = false;
+    start_trace();
+    const std::int64_t first_traced = trainer_.steps() + 1;
     while (trainer_.steps() < total_ && !stopped) {
       one_step(loader, files, console);
       stopped = environment_.stop_requested && environment_.stop_requested();
       const std::int64_t step = trainer_.steps();
       const bool last = step == total_;
+      trace_when_due(step - first_traced, last || stopped, console);
       evaluate_when_due(step, last, files, console);
       sample_when_due(step, last, files, console);
       write_metrics(files, last || stopped, console);
@@ -185,10 +190,37 @@ class Run {
     summary.stopped = stopped && trainer_.steps() < total_;
   }
 
+  void start_trace() {
+    if (!environment_.trace.empty()) {
+      ctx_.trace = std::make_shared<ops::Trace>(environment_.trace, ctx_);
+      ctx_.trace->pause(true);
+    }
+  }
+
+  // `done` steps of the traced ones are over; before them one makes what later ones use again.
+  void trace_when_due(std::int64_t done, bool last, Console& console) {
+    if (ctx_.trace == nullptr) {
+      return;
+    }
+    if (done < environment_.trace_steps && !last) {
+      ctx_.trace->pause(false);
+      return;
+    }
+    ctx_.trace->finish();
+    ctx_.trace.reset();
+    console.line(
+        done == 0
+            ? fmt::format("{}: there was no step to trace, the first one is left out", environment_.trace.string())
+            : fmt::format("{}: a trace of {} steps, for ui.perfetto.dev", environment_.trace.string(), done));
+  }
+
   void one_step(data::Loader& loader, MetricsFiles& files, Console& console) {
     const Clock::time_point begin = Clock::now();
     const double waited_before = loader.waited_seconds();
-    const data::StepBatch batch = loader.next();
+    const data::StepBatch batch = [&] {
+      const ops::TraceRange range(ctx_, "waiting for data");
+      return loader.next();
+    }();
     StepResult result;
     try {
       result = trainer_.step(batch.micro_batches);
@@ -206,6 +238,9 @@ class Run {
     metrics.loss = result.loss;
     metrics.grad_norm = result.grad_norm;
     metrics.lr = result.lr;
+    if (trainer_.loss_scaler()) {
+      metrics.loss_scale = result.loss_scale;
+    }
     metrics.seconds = seconds_since(begin);
     metrics.data_seconds = loader.waited_seconds() - waited_before;
     metrics.tokens_per_second = static_cast<double>(result.tokens) / metrics.seconds;
@@ -220,7 +255,10 @@ class Run {
     metrics.epoch = static_cast<double>(next_row_) / static_cast<double>(rows_per_epoch_);
     files.step(metrics);
     console.step(metrics);
-    if (!result.applied) {
+    if (!result.applied && trainer_.loss_scaler()) {
+      console.line(fmt::format("step {}: gradients overflowed float16; the step was skipped, the loss scale is now {}",
+                               metrics.step, trainer_.loss_scaler()->scale));
+    } else if (!result.applied) {
       console.line(fmt::format("step {}: loss {} or gradient norm {} is no number; the step was skipped", metrics.step,
                                result.loss, result.grad_norm));
     }

@@ -17,6 +17,8 @@ struct RunEnvironment {
   bool terminal = false;                            // whether `out` is one
   std::function<bool()> stop_requested = {};        // asked after every step: save and end
   std::string resume_command = "the same command";  // shown when the run ends early
+  std::filesystem::path trace = {};                 // where a trace (ops/trace.h) goes; empty: nobody wants one
+  std::int64_t trace_steps = 3;                     // of it, behind the run's first step
 };
 
 struct RunSummary {

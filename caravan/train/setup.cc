@@ -141,7 +141,7 @@ DType compute_dtype(const Config& config, const ops::Context& ctx) {
   if (asked == "auto") {
     return ctx.backend == ops::Backend::kCuda || ctx.isa >= Isa::kAvx512Bf16 ? DType::kBF16 : DType::kF32;
   }
-  return asked == "bfloat16" ? DType::kBF16 : DType::kF32;
+  return asked == "bfloat16" ? DType::kBF16 : asked == "float16" ? DType::kF16 : DType::kF32;
 }
 
 model_io::HfConfig architecture(const Config& config, const std::optional<model_io::HfConfig>& start,
@@ -217,6 +217,8 @@ TrainerOptions trainer_options(const Config& config, std::int64_t steps) {
   options.schedule.min_factor = config.lr_scheduler.min_lr_factor;
   options.max_norm = config.training.max_norm;
   options.checkpointing = policy_of(config.activation_checkpoint);
+  options.loss_scaler = {.scale = static_cast<double>(config.training.loss_scale),
+                         .growth_interval = config.training.loss_scale_interval};
   options.skip_non_finite = config.training.on_nan == "skip";
   return options;
 }

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <utility>
 
+#include "caravan/ops/trace.h"
 #include "caravan/parallel/data_parallel.h"
 #include "caravan/parallel/executor.h"
 #include "caravan/tensor/copy.h"
@@ -57,9 +58,13 @@ Trainer::Trainer(ops::Context& ctx, model_io::LoadedModel model, const TrainerOp
       alone_(comm::make_self()),
       optimizer_(ctx, *model_.weights, options.optimizer) {
   optim::validate(options_.schedule);
+  if (model_.llama->dtype() == DType::kF16) {
+    scaler_ = options_.loss_scaler;
+  }
 }
 
 StepResult Trainer::step(const std::vector<MicroBatch>& batches) {
+  const ops::TraceRange range(ctx_, "training step", [&] { return fmt::format("step {}", steps_ + 1); });
   autograd::WeightStore& store = *model_.weights;
   StepResult result;
   result.targets = valid_targets(batches);
@@ -74,7 +79,9 @@ StepResult Trainer::step(const std::vector<MicroBatch>& batches) {
   store.zero_gradients(ctx_);
   parallel::GradientReducer reducer(store, ranks_);
   parallel::ExecutorOptions executor;
-  executor.loss_scale = 1.0 / static_cast<double>(std::max<std::int64_t>(1, result.targets));
+  const double mean = 1.0 / static_cast<double>(std::max<std::int64_t>(1, result.targets));
+  result.loss_scale = scaler_ ? scaler_->scale : 1.0;
+  executor.loss_scale = mean * result.loss_scale;
   executor.checkpointing = options_.checkpointing;
   // The masters change after this step: what a pass has read for the last time goes, and its memory serves activations.
   executor.on_forward_done = [&](int unit) { store.release_packed(unit, ops::WeightUse::kForward); };
@@ -89,21 +96,44 @@ StepResult Trainer::step(const std::vector<MicroBatch>& batches) {
   if (ranks_.size() > 1) {
     reducer.finish();
   }
-  result.loss = sum_over_ranks(ctx_, ranks_, loss_sum) * executor.loss_scale;
-  result.grad_norm = std::sqrt(optim::squared_gradient_norm(ctx_, store));
+  result.loss = sum_over_ranks(ctx_, ranks_, loss_sum) * mean;
+  {
+    const ops::TraceRange norm_range(ctx_, "gradient norm");
+    result.grad_norm = std::sqrt(optim::squared_gradient_norm(ctx_, store)) / result.loss_scale;
+  }
 
-  if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm)) {
-    if (!options_.skip_non_finite) {
-      throw NonFiniteError(fmt::format("step {}: the loss is {} and the gradient norm {}; the step was not applied",
-                                       steps_ + 1, in_words(result.loss), in_words(result.grad_norm)));
-    }
+  const bool finite = std::isfinite(result.loss) && std::isfinite(result.grad_norm);
+  if (!finite) {
+    refuse_or_skip(result);
     result.applied = false;
   } else if (result.targets > 0 || ctx_.dry_run()) {
-    optimizer_.step(ctx_, factor, optim::clip_coefficient(result.grad_norm, options_.max_norm));
+    const ops::TraceRange optimizer_range(ctx_, "optimizer");
+    optimizer_.step(ctx_, factor, optim::clip_coefficient(result.grad_norm, options_.max_norm) / result.loss_scale);
+  }
+  if (scaler_ && !ctx_.dry_run()) {
+    scaler_->update(finite);
   }
   ++steps_;
   tokens_seen_ += result.tokens;
   return result;
+}
+
+void Trainer::refuse_or_skip(const StepResult& result) const {
+  if (scaler_ && result.loss_scale / 2 >= optim::LossScaler::kLeast) {
+    return;
+  }
+  if (!options_.skip_non_finite || scaler_) {
+    throw NonFiniteError(fmt::format("step {}: the loss is {} and the gradient norm {}{}; the step was not applied",
+                                     steps_ + 1, in_words(result.loss), in_words(result.grad_norm),
+                                     scaler_ ? fmt::format(" at a loss scale of {}", result.loss_scale) : ""));
+  }
+}
+
+void Trainer::set_loss_scale(double scale, std::int64_t good_steps) {
+  if (scaler_) {
+    scaler_->scale = scale;
+    scaler_->good_steps = good_steps;
+  }
 }
 
 Evaluation Trainer::evaluate(const std::vector<MicroBatch>& batches) {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "caravan/comm/communicator.h"
 #include "caravan/layout/micro_batch.h"
 #include "caravan/model_io/load.h"
+#include "caravan/optim/loss_scaler.h"
 #include "caravan/optim/lr_schedule.h"
 #include "caravan/optim/optimizer.h"
 
@@ -23,7 +25,8 @@ struct TrainerOptions {
   optim::LrSchedule schedule;
   double max_norm = 1.0;  // 0: no clipping
   autograd::SavePolicy checkpointing;
-  bool skip_non_finite = false;  // a step whose loss or norm is no number leaves everything as it was
+  bool skip_non_finite = false;   // a step whose loss or norm is no number leaves everything as it was
+  optim::LossScaler loss_scaler;  // of models that compute in f16
 };
 
 struct StepResult {
@@ -33,6 +36,7 @@ struct StepResult {
   std::int64_t targets = 0;  // valid ones, over all ranks
   std::int64_t tokens = 0;   // ids that are no padding, over all ranks
   bool applied = true;       // false: skipped, since loss or norm was no number
+  double loss_scale = 1.0;   // that the step used
 };
 
 struct Evaluation {
@@ -49,7 +53,9 @@ class Trainer {
   Trainer& operator=(const Trainer&) = delete;
 
   // One step over this rank's micro-batches.  On the meta device nothing is computed and the result means nothing.
-  // Throws NonFiniteError when loss or norm is no number and such steps are not skipped: nothing was changed by then.
+  // A model in f16 has its gradients scaled: where they overflow, the step is skipped and the scale halved.
+  // Throws NonFiniteError when loss or norm is no number and such steps are not skipped, or the scale became useless:
+  // nothing was changed by then.
   StepResult step(const std::vector<MicroBatch>& batches);
 
   // Sums the losses of this rank's micro-batches without changing anything.
@@ -70,17 +76,25 @@ class Trainer {
   // The masters, and where asked the moments, were written through tensors(): compute views follow.
   void restored(std::int64_t steps, std::int64_t optimizer_steps, std::int64_t tokens_seen);
 
+  // Of a model in f16; nothing otherwise.  A resumed run sets what the checkpoint kept.
+  const std::optional<optim::LossScaler>& loss_scaler() const { return scaler_; }
+  void set_loss_scale(double scale, std::int64_t good_steps);
+
   std::int64_t optimizer_steps() const { return optimizer_.steps(); }
   const model_io::LoadedModel& model() const { return model_; }
   ops::Context& context() { return ctx_; }
 
  private:
+  // Of a step without finite loss or norm: throws, unless it is to be skipped.
+  void refuse_or_skip(const StepResult& result) const;
+
   ops::Context& ctx_;
   model_io::LoadedModel model_;
   TrainerOptions options_;
   comm::Communicator& ranks_;
   std::unique_ptr<comm::Communicator> alone_;
   optim::Optimizer optimizer_;
+  std::optional<optim::LossScaler> scaler_;
   std::int64_t steps_ = 0;
   std::int64_t tokens_seen_ = 0;
 };

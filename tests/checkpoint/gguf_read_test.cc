@@ -13,11 +13,12 @@
 #include "caravan/checkpoint/gguf.h"
 #include "tests/checkpoint/gguf_cases.h"
 #include "tests/support/scratch.h"
+#include "tests/support/source_folder.h"
 
 namespace caravan::checkpoint {
 namespace {
 
-const std::filesystem::path kGolden = std::filesystem::path(CARAVAN_SOURCE_DIR) / "tests/golden/gguf";
+const std::filesystem::path kGolden = test::source_folder() / "tests/golden/gguf";
 
 // The file in a heap copy of exact size, so that a sanitizer sees every step beyond it; the header's values are views.
 struct Parsed {
@@ -238,7 +239,7 @@ TEST(GgufFile, IsKnownByItsMagicAlone) {
 
 // The fuzzer's seeds are this table: `scripts/fuzz --make-corpus` writes them.
 TEST(GgufHeader, HasItsCasesInTheCorpusOfTheFuzzer) {
-  const std::filesystem::path corpus = std::filesystem::path(CARAVAN_SOURCE_DIR) / "tests/fuzz/corpus/gguf";
+  const std::filesystem::path corpus = test::source_folder() / "tests/fuzz/corpus/gguf";
   const auto expect_same = [&corpus](const std::string& name, const std::string& file) {
     std::ifstream stream(corpus / name, std::ios::binary);
     ASSERT_TRUE(stream) << corpus / name << " is missing";

@@ -3,6 +3,7 @@
 #include "caravan/base/error.h"
 #include "caravan/checkpoint/gguf.h"
 #include "tests/support/scratch.h"
+#include "tests/support/source_folder.h"
 
 namespace caravan::checkpoint {
 namespace {
@@ -54,7 +55,7 @@ TEST(GgufWriter, WritesWhatTheReaderReads) {
 
 TEST(GgufWriter, CopiesValuesOutOfAnotherFileAsTheyAre) {
   const ScratchDirectory scratch;
-  const GgufFile source = GgufFile::open(std::filesystem::path(CARAVAN_SOURCE_DIR) / "tests/golden/gguf/types.gguf");
+  const GgufFile source = GgufFile::open(test::source_folder() / "tests/golden/gguf/types.gguf");
   std::vector<GgufEntry> metadata;
   for (const std::string& key : source.metadata().keys()) {
     metadata.push_back({key, *source.metadata().find(key)});

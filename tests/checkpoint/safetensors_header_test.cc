@@ -11,6 +11,7 @@
 #include "caravan/base/error.h"
 #include "caravan/checkpoint/safetensors.h"
 #include "tests/checkpoint/safetensors_cases.h"
+#include "tests/support/source_folder.h"
 
 namespace caravan::checkpoint {
 namespace {
@@ -210,7 +211,7 @@ TEST(SafetensorsHeader, CountsTensorsBeforeItLooksAtThem) {
 
 // The fuzzer's seeds are this table: `scripts/fuzz --make-corpus` writes them.
 TEST(SafetensorsHeader, HasItsCasesInTheCorpusOfTheFuzzer) {
-  const std::filesystem::path corpus = std::filesystem::path(CARAVAN_SOURCE_DIR) / "tests/fuzz/corpus/safetensors";
+  const std::filesystem::path corpus = test::source_folder() / "tests/fuzz/corpus/safetensors";
   const auto expect_same = [&corpus](const std::string& name, const std::string& file) {
     std::ifstream stream(corpus / name, std::ios::binary);
     ASSERT_TRUE(stream) << corpus / name << " is missing";

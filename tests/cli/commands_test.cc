@@ -11,6 +11,7 @@
 #include "caravan/base/error.h"
 #include "caravan/base/json.h"
 #include "tests/support/scratch.h"
+#include "tests/support/source_folder.h"
 
 namespace caravan::cli {
 namespace {
@@ -18,7 +19,7 @@ namespace {
 using test::ScratchDirectory;
 using test::write_file;
 
-const std::string kGolden = std::string(CARAVAN_SOURCE_DIR) + "/tests/golden/models/";
+const std::string kGolden = test::source_folder().string() + "/tests/golden/models/";
 
 struct Outcome {
   int status = -1;
@@ -155,7 +156,7 @@ TEST(Commands, GgufFilesServeWhereDirectoriesDo) {
 }
 
 TEST(Commands, InspectShowsAGgufFilesMetadataTensorsAndMemory) {
-  const std::string file = std::string(CARAVAN_SOURCE_DIR) + "/tests/golden/gguf/wide_head_dim.gguf";
+  const std::string file = test::source_folder().string() + "/tests/golden/gguf/wide_head_dim.gguf";
   const Outcome text = call({"inspect", file});
   for (const char* words : {"llama.block_count", "blk.0.attn_q.weight", "F32", "head_dim 24", "for a forward pass"}) {
     EXPECT_NE(text.out.find(words), std::string::npos) << text.out;
@@ -169,7 +170,7 @@ TEST(Commands, InspectShowsAGgufFilesMetadataTensorsAndMemory) {
   std::ostringstream out;
   std::ostringstream err;
   const std::vector<std::string> arguments = {"inspect",
-                                              std::string(CARAVAN_SOURCE_DIR) + "/tests/golden/gguf/types.gguf"};
+                                              test::source_folder().string() + "/tests/golden/gguf/types.gguf"};
   const std::string message = test::message_of<Error>([&] { run(arguments, {out, err}); });
   EXPECT_NE(message.find("\"nothing\" is not supported"), std::string::npos) << message;
   EXPECT_NE(out.str().find("blocks.Q6_K"), std::string::npos) << out.str();

@@ -9,6 +9,7 @@
 #include "caravan/cli/commands.h"
 #include "tests/support/byte_tokenizer.h"
 #include "tests/support/scratch.h"
+#include "tests/support/source_folder.h"
 
 namespace caravan::cli {
 namespace {
@@ -17,7 +18,7 @@ using test::ScratchDirectory;
 using test::write_file;
 using Words = std::vector<std::string>;
 
-const std::string kGolden = std::string(CARAVAN_SOURCE_DIR) + "/tests/golden/models/";
+const std::string kGolden = test::source_folder().string() + "/tests/golden/models/";
 
 class GenerateCommand : public testing::Test {
  protected:

@@ -9,12 +9,13 @@
 #include "caravan/model_io/load.h"
 #include "tests/support/device.h"
 #include "tests/support/isa.h"
+#include "tests/support/source_folder.h"
 
 namespace caravan::generate {
 namespace {
 
 void compare(const std::string& name, ops::Backend backend, DType dtype) {
-  const auto folder = std::filesystem::path(CARAVAN_SOURCE_DIR) / "tests" / "golden" / "models" / name;
+  const auto folder = test::source_folder() / "tests" / "golden" / "models" / name;
   const std::string path = (folder / "generate.json").string();
   const Json expected = parse_json(read_text_file(path, 1 << 20), path);
   ops::Context ctx = ops::make_context(
@@ -53,7 +54,7 @@ TEST_P(GenerateGolden, GreedyIdsOfTheCpuInF32) {
 
 // What transformers' warpers leave and with which probabilities, ties at the edges of top_k and top_p among it.
 TEST(SamplingGolden, TheSetsAndProbabilitiesAreTransformers) {
-  const std::string path = std::string(CARAVAN_SOURCE_DIR) + "/tests/golden/ops/sampling.json";
+  const std::string path = test::source_folder().string() + "/tests/golden/ops/sampling.json";
   int cases = 0;
   for (const Json& table : parse_json(read_text_file(path, 1 << 20), path)) {
     const auto logits = table.at("logits").get<std::vector<float>>();

@@ -6,12 +6,14 @@
 #include <fstream>
 #include <string>
 
+#include "tests/support/source_folder.h"
+
 namespace caravan::house {
 namespace {
 
 namespace fs = std::filesystem;
 
-const fs::path kSource = CARAVAN_SOURCE_DIR;
+const fs::path kSource = test::source_folder();
 
 std::string text_of(const Scan& scan) {
   std::string text;

@@ -14,13 +14,14 @@
 
 #include "caravan/checkpoint/safetensors.h"
 #include "caravan/model_io/dump.h"
+#include "tests/support/source_folder.h"
 
 namespace caravan {
 namespace {
 
 namespace fs = std::filesystem;
 
-const fs::path kSource = CARAVAN_SOURCE_DIR;
+const fs::path kSource = test::source_folder();
 const fs::path kBuild = CARAVAN_BINARY_DIR;
 const std::string kCmake = CARAVAN_CMAKE;
 

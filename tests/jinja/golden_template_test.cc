@@ -9,11 +9,12 @@
 #include "caravan/base/json.h"
 #include "caravan/jinja/template.h"
 #include "tests/support/scratch.h"
+#include "tests/support/source_folder.h"
 
 namespace caravan::jinja {
 namespace {
 
-const std::string kFolder = std::string(CARAVAN_SOURCE_DIR) + "/tests/golden/chat/";
+const std::string kFolder = test::source_folder().string() + "/tests/golden/chat/";
 
 Json golden(const std::string& name) {
   return parse_json(test::read_file(kFolder + name), name);

@@ -12,6 +12,7 @@
 #include "caravan/model_io/model_tokenizer.h"
 #include "caravan/quant/dequantize.h"
 #include "tests/support/scratch.h"
+#include "tests/support/source_folder.h"
 
 namespace caravan::model_io {
 namespace {
@@ -21,7 +22,7 @@ using test::message_of;
 using test::read_file;
 using test::ScratchDirectory;
 
-const std::filesystem::path kModels = std::filesystem::path(CARAVAN_SOURCE_DIR) / "tests/golden/models";
+const std::filesystem::path kModels = test::source_folder() / "tests/golden/models";
 
 ops::Context context() {
   return ops::make_context({.backend = ops::Backend::kCpu, .dry_run = false, .threads = 2});

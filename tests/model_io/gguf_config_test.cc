@@ -10,6 +10,7 @@
 #include "caravan/model_io/compare.h"
 #include "caravan/model_io/dump.h"
 #include "tests/support/scratch.h"
+#include "tests/support/source_folder.h"
 
 namespace caravan::model_io {
 namespace {
@@ -21,7 +22,7 @@ using quant::BlockType;
 using test::message_of;
 using test::ScratchDirectory;
 
-const std::filesystem::path kGolden = std::filesystem::path(CARAVAN_SOURCE_DIR) / "tests/golden";
+const std::filesystem::path kGolden = test::source_folder() / "tests/golden";
 
 // The metadata of a one-layer model, and where its tensors would be.
 struct Draft {

@@ -8,6 +8,7 @@
 #include "caravan/base/error.h"
 #include "caravan/tokenizer/tokenizer.h"
 #include "tests/support/scratch.h"
+#include "tests/support/source_folder.h"
 
 namespace caravan::model_io {
 namespace {
@@ -16,7 +17,7 @@ using checkpoint::GgufFile;
 using test::read_file;
 using test::ScratchDirectory;
 
-const std::filesystem::path kGolden = std::filesystem::path(CARAVAN_SOURCE_DIR) / "tests/golden/tokenizers";
+const std::filesystem::path kGolden = test::source_folder() / "tests/golden/tokenizers";
 
 std::optional<GgufTokenizer> from(const std::string& json, const std::string& config = "", std::int64_t rows = 700,
                                   std::vector<std::string>* notes = nullptr) {

@@ -14,6 +14,7 @@
 #include "tests/support/device.h"
 #include "tests/support/isa.h"
 #include "tests/support/scratch.h"
+#include "tests/support/source_folder.h"
 
 namespace caravan::model_io {
 namespace {
@@ -24,7 +25,7 @@ constexpr double kBF16Tolerance = 2e-2;
 constexpr double kF64Tolerance = 2e-6;
 
 std::filesystem::path golden(const std::string& name) {
-  return std::filesystem::path(CARAVAN_SOURCE_DIR) / "tests" / "golden" / "models" / name;
+  return test::source_folder() / "tests" / "golden" / "models" / name;
 }
 
 double expected_loss(const std::string& name) {
@@ -190,8 +191,7 @@ TEST_P(GoldenMutation, IsSeen) {
 }
 
 TEST(RopeKinds, HaveTransformersFrequencies) {
-  const std::string path =
-      (std::filesystem::path(CARAVAN_SOURCE_DIR) / "tests" / "golden" / "ops" / "rope_kinds.json").string();
+  const std::string path = (test::source_folder() / "tests" / "golden" / "ops" / "rope_kinds.json").string();
   int tables = 0;
   for (const Json& one : parse_json(read_text_file(path, 1 << 20), path)) {
     const std::string name = one.at("name").get<std::string>();

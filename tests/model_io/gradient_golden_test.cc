@@ -14,6 +14,7 @@
 #include "tests/support/device.h"
 #include "tests/support/isa.h"
 #include "tests/support/scratch.h"
+#include "tests/support/source_folder.h"
 
 namespace caravan::model_io {
 namespace {
@@ -24,7 +25,7 @@ constexpr double kF64Tolerance = 1e-6;  // rotary tables in f32, goldens rounded
 constexpr double kBF16Tolerance = 4e-2;
 
 std::filesystem::path golden(const std::string& name) {
-  return std::filesystem::path(CARAVAN_SOURCE_DIR) / "tests" / "golden" / "models" / name;
+  return test::source_folder() / "tests" / "golden" / "models" / name;
 }
 
 struct Run {

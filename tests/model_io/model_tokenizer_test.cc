@@ -8,6 +8,7 @@
 #include "caravan/checkpoint/gguf.h"
 #include "caravan/model_io/gguf_tokenizer.h"
 #include "tests/support/scratch.h"
+#include "tests/support/source_folder.h"
 
 namespace caravan::model_io {
 namespace {
@@ -19,7 +20,7 @@ using test::ScratchDirectory;
 using test::write_file;
 using tokenizer::Tokenizer;
 
-const std::filesystem::path kGolden = std::filesystem::path(CARAVAN_SOURCE_DIR) / "tests/golden/tokenizers";
+const std::filesystem::path kGolden = test::source_folder() / "tests/golden/tokenizers";
 
 // The tokenizer of a golden tokenizer.json as other programs' files have it: vectors alone.
 GgufTokenizer vectors_of(const char* name, const std::string& config) {

@@ -9,6 +9,7 @@
 #include "caravan/ops/swiglu.h"
 #include "caravan/tensor/copy.h"
 #include "tests/support/isa.h"
+#include "tests/support/source_folder.h"
 
 namespace caravan::ops {
 namespace {
@@ -20,8 +21,7 @@ class OpGolden : public testing::TestWithParam<Backend> {
   void SetUp() override { CARAVAN_SKIP_WITHOUT_ISA(); }
 
   static checkpoint::SafetensorsFile open(const char* name) {
-    return checkpoint::SafetensorsFile::open(std::filesystem::path(CARAVAN_SOURCE_DIR) / "tests" / "golden" / "ops" /
-                                             name);
+    return checkpoint::SafetensorsFile::open(test::source_folder() / "tests" / "golden" / "ops" / name);
   }
 
   Tensor load(const checkpoint::SafetensorsFile& file, const std::string& name) {

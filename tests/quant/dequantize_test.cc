@@ -11,11 +11,12 @@
 #include "caravan/checkpoint/gguf.h"
 #include "tests/support/lcg.h"
 #include "tests/support/scratch.h"
+#include "tests/support/source_folder.h"
 
 namespace caravan::quant {
 namespace {
 
-const std::filesystem::path kGolden = std::filesystem::path(CARAVAN_SOURCE_DIR) / "tests/golden/gguf";
+const std::filesystem::path kGolden = test::source_folder() / "tests/golden/gguf";
 
 const std::vector<BlockType> kReadable = {BlockType::kF32, BlockType::kF16, BlockType::kBF16, BlockType::kQ80,
                                           BlockType::kQ40, BlockType::kQ41, BlockType::kQ50,  BlockType::kQ51,

@@ -10,6 +10,7 @@
 #include "caravan/quant/dequantize.h"
 #include "tests/support/lcg.h"
 #include "tests/support/scratch.h"
+#include "tests/support/source_folder.h"
 
 namespace caravan::quant {
 namespace {
@@ -37,8 +38,7 @@ double distance(const float* a, const float* b, std::size_t count) {
 
 // The figures beside it are llama.cpp's own quantisers' on the same numbers (tests/golden/gguf_goldens.py --ggml).
 TEST(Quantize, ErrsNoMoreThanLlamaCppOnAnyTypeAndData) {
-  const auto golden = nlohmann::json::parse(
-      test::read_file(std::filesystem::path(CARAVAN_SOURCE_DIR) / "tests/golden/gguf/quantize.json"));
+  const auto golden = nlohmann::json::parse(test::read_file(test::source_folder() / "tests/golden/gguf/quantize.json"));
   const auto count = golden.at("rows").get<std::size_t>() * golden.at("columns").get<std::size_t>();
   for (std::size_t kind = 0; kind < kKinds.size(); ++kind) {
     const std::vector<float> values = test::weights(kKinds[kind], count, 1 + kind);

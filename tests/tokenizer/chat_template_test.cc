@@ -7,6 +7,7 @@
 #include "caravan/base/error.h"
 #include "tests/support/byte_tokenizer.h"
 #include "tests/support/scratch.h"
+#include "tests/support/source_folder.h"
 
 namespace caravan::tokenizer {
 namespace {
@@ -15,7 +16,7 @@ using test::ScratchDirectory;
 using test::write_file;
 using Ids = std::vector<std::int32_t>;
 
-const std::string kFolder = std::string(CARAVAN_SOURCE_DIR) + "/tests/golden/chat/";
+const std::string kFolder = test::source_folder().string() + "/tests/golden/chat/";
 const std::map<std::string, std::string> kTokens = {{"bos_token", "<s>"}, {"eos_token", "</s>"}};
 
 const char* const kChatMl =
@@ -96,8 +97,7 @@ INSTANTIATE_TEST_SUITE_P(Templates, GoldenChat, testing::ValuesIn([] {
 
 TEST(ChatTemplate, GivesTransformersIdsOverATokenizerThatAddsBos) {
   const Json file = golden("ids.json");
-  Json json =
-      parse_json(test::read_file(std::string(CARAVAN_SOURCE_DIR) + "/tests/golden/tokenizers/llama3.json"), "x");
+  Json json = parse_json(test::read_file(test::source_folder().string() + "/tests/golden/tokenizers/llama3.json"), "x");
   json["post_processor"] = file.at("tokenizer");
   const std::string bos = file.at("bos_token").get<std::string>();
   const std::string eos = file.at("eos_token").get<std::string>();

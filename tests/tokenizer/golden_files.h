@@ -9,12 +9,13 @@
 #include "caravan/base/json.h"
 #include "caravan/tokenizer/tokenizer.h"
 #include "tests/support/scratch.h"
+#include "tests/support/source_folder.h"
 
 namespace caravan::tokenizer {
 
 using Ids = std::vector<std::int32_t>;
 
-inline const std::string kGoldenFolder = std::string(CARAVAN_SOURCE_DIR) + "/tests/golden/tokenizers/";
+inline const std::string kGoldenFolder = test::source_folder().string() + "/tests/golden/tokenizers/";
 
 inline std::string golden_text(const std::string& name) {
   return test::read_file(kGoldenFolder + name);

@@ -9,6 +9,7 @@
 
 #include "caravan/base/error.h"
 #include "tests/support/scratch.h"
+#include "tests/support/source_folder.h"
 
 namespace caravan::train {
 namespace {
@@ -461,6 +462,7 @@ TEST(Validate, RefusesWhatContradictsItself) {
       {{"activation_checkpoint.selective_ac_option", "2x"}},
       {{"training.dtype", "float64"}},
       {{"training.dtype", "float64"}, {"training.backend", "ref"}, {"training.mixed_precision_param", "bfloat16"}},
+      {{"training.loss_scale", "1000"}},
       {{"validation.enable", "true"}},
       {{"validation.dataset_path", "a"}, {"validation.fraction", "0.1"}},
       {{"checkpoint.initial_load_in_hf", "true"}},
@@ -489,7 +491,7 @@ TEST(Validate, RefusesWhatContradictsItself) {
 }
 
 TEST(ConfigReference, IsThePageInDocs) {
-  const std::filesystem::path page = std::filesystem::path(CARAVAN_SOURCE_DIR) / "docs/config.md";
+  const std::filesystem::path page = test::source_folder() / "docs/config.md";
   if (std::getenv("CARAVAN_UPDATE_DOCS") != nullptr) {
     test::write_file(page, print_reference());
   }

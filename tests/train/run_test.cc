@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -16,6 +17,7 @@
 #include "caravan/train/config_keys.h"
 #include "caravan/train/resume.h"
 #include "tests/support/scratch.h"
+#include "tests/support/source_folder.h"
 
 namespace caravan::train {
 namespace {
@@ -23,7 +25,7 @@ namespace {
 namespace fs = std::filesystem;
 
 fs::path golden(const std::string& name) {
-  return fs::path(CARAVAN_SOURCE_DIR) / "tests" / "golden" / "models" / name;
+  return test::source_folder() / "tests" / "golden" / "models" / name;
 }
 
 Json read_json(const fs::path& path) {
@@ -108,6 +110,40 @@ double difference(const fs::path& a, const fs::path& b) {
     worst = std::max(worst, one.max_error);
   }
   return worst;
+}
+
+TEST_F(TrainRun, Float16KeepsItsLossScaleOverAStop) {
+  config_.training.mixed_precision_param = "float16";
+  config_.training.loss_scale = 256;
+  config_.training.loss_scale_interval = 2;
+  run(config_);
+  const fs::path whole = folder();
+  config_.job.dump_folder = folder("stopped").string();
+  run(config_, stop_after(3));
+  run(config_);
+  EXPECT_EQ(difference(whole / "model", folder() / "model"), 0.0);
+  const std::vector<Json> lines = step_lines(folder());
+  ASSERT_EQ(lines.size(), 6U);
+  EXPECT_EQ(lines[1].at("loss_scale"), 256.0);
+  EXPECT_EQ(lines[2].at("loss_scale"), 512.0);
+  EXPECT_EQ(lines[5].at("loss_scale"), 1024.0);
+}
+
+TEST_F(TrainRun, WritesATraceOfTheStepsBehindTheFirst) {
+  std::ostringstream out;
+  RunEnvironment environment{out};
+  environment.trace = scratch_.path() / "trace.json";
+  environment.trace_steps = 2;
+  run_training(config_, environment);
+  std::map<std::string, int> seen;
+  for (const Json& one : Json::parse(test::read_file(environment.trace))) {
+    ++seen[one.at("name").get<std::string>()];
+  }
+  EXPECT_EQ(seen["training step"], 2);
+  EXPECT_EQ(seen["optimizer"], 2);
+  EXPECT_EQ(seen["forward"], seen["backward"]);
+  EXPECT_GT(seen["linear"], 10);
+  EXPECT_NE(out.str().find("a trace of 2 steps"), std::string::npos) << out.str();
 }
 
 TEST_F(TrainRun, EndsWithAModelDirectoryAndALineForEveryStep) {

@@ -137,15 +137,17 @@ class TrainerRun {
 };
 
 TEST(Trainer, GoesOnFromACheckpointToTheBit) {
-  for (const DType dtype : {DType::kF32, DType::kBF16}) {
-    TrainerRun undisturbed(dtype);
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
+    TrainerOptions options = options_of(10);
+    options.loss_scaler = {.scale = 1024.0, .growth_interval = 2};
+    TrainerRun undisturbed(dtype, options);
     for (int step = 0; step < 6; ++step) {
       undisturbed.trainer.step(undisturbed.batch(step));
     }
     const test::ScratchDirectory scratch;
     checkpoint::CheckpointStore store({scratch.path() / "checkpoint", 0});
     store.prepare();
-    TrainerRun first(dtype);
+    TrainerRun first(dtype, options);
     for (int step = 0; step < 3; ++step) {
       first.trainer.step(first.batch(step));
     }
@@ -154,10 +156,11 @@ TEST(Trainer, GoesOnFromACheckpointToTheBit) {
     state.optimizer_steps = first.trainer.optimizer_steps();
     state.n_tokens_seen = first.trainer.tokens_seen();
     state.next_row = 12;
+    state.loss_scaler = first.trainer.loss_scaler();
     state.machine = machine_of(first.ctx, dtype);
     store.save(3, first.trainer.tensors(), to_json(state));
 
-    TrainerRun second(dtype);
+    TrainerRun second(dtype, options);
     std::vector<std::string> warnings;
     const auto reader = checkpoint::open_newest(scratch.path() / "checkpoint", warnings);
     ASSERT_TRUE(reader.has_value());
@@ -167,6 +170,10 @@ TEST(Trainer, GoesOnFromACheckpointToTheBit) {
       second.trainer.step(second.batch(step));
     }
     EXPECT_EQ(second.everything(), undisturbed.everything());
+    EXPECT_EQ(second.trainer.loss_scaler().has_value(), dtype == DType::kF16);
+    if (dtype == DType::kF16) {
+      EXPECT_EQ(second.trainer.loss_scaler()->scale, 8192.0) << "doubled by every second step";
+    }
     EXPECT_EQ(second.trainer.tokens_seen(), undisturbed.trainer.tokens_seen());
   }
 }
@@ -219,6 +226,54 @@ TEST(Trainer, SkipsALossThatIsNoNumberWhereAskedTo) {
   }
 }
 
+TEST(Trainer, Float16FollowsFloat32) {
+  TrainerRun wide(DType::kF32);
+  TrainerRun half(DType::kF16);
+  for (int step = 0; step < 8; ++step) {
+    const StepResult a = wide.trainer.step(wide.batch(step));
+    const StepResult b = half.trainer.step(half.batch(step));
+    ASSERT_TRUE(b.applied);
+    EXPECT_EQ(a.loss_scale, 1.0);
+    EXPECT_EQ(b.loss_scale, 65536.0);
+    // Each of some thirty roundings to 11 bits that a logit goes through moves it by up to 2^-12 of the largest
+    // activation; the steps before add their own.
+    constexpr double kTolerance = 30.0 / 4096;
+    EXPECT_NEAR(b.loss, a.loss, kTolerance * a.loss) << step;
+    EXPECT_NEAR(b.grad_norm, a.grad_norm, 5 * kTolerance * a.grad_norm) << step;
+  }
+}
+
+TEST(Trainer, GradientsThatOverflowFloat16HalveTheScaleAndChangeNothing) {
+  TrainerOptions options = options_of(10);
+  options.loss_scaler.scale = 16777216.0;  // over some ninety targets beyond what float16 holds
+  TrainerRun run(DType::kF16, options);
+  const auto before = run.everything();
+  const StepResult first = run.trainer.step(run.batch(0));
+  EXPECT_FALSE(first.applied);
+  EXPECT_TRUE(std::isfinite(first.loss));
+  EXPECT_EQ(run.trainer.loss_scaler()->scale, 8388608.0);
+  EXPECT_EQ(run.trainer.optimizer_steps(), 0);
+  EXPECT_EQ(run.everything(), before);
+  int skipped = 1;
+  while (!run.trainer.step(run.batch(0)).applied) {
+    ASSERT_LT(++skipped, 20);
+  }
+  EXPECT_EQ(run.trainer.optimizer_steps(), 1);
+  EXPECT_NE(run.everything(), before);
+}
+
+TEST(Trainer, AScaleThatNothingFitsUnderIsAnError) {
+  TrainerRun run(DType::kF16);
+  poison(run.trainer);
+  run.trainer.restored(0, 0, 0);  // what products read follows
+  const auto step = [&] { return run.trainer.step(run.batch(0)); };
+  for (double scale = 65536.0; scale > optim::LossScaler::kLeast; scale /= 2) {
+    EXPECT_FALSE(step().applied);
+  }
+  const std::string message = test::message_of<NonFiniteError>(step);
+  EXPECT_NE(message.find("at a loss scale of"), std::string::npos) << message;
+}
+
 TEST(Trainer, EvaluatesWhatAStepWouldReport) {
   TrainerRun run;
   const auto before = run.everything();
@@ -247,7 +302,7 @@ TEST(Trainer, MovesNothingOnABatchOfPadding) {
 
 TEST(Plan, PredictsThePeakToTheByte) {
   for (const char* mode : {"none", "selective", "full"}) {
-    for (const char* compute : {"float32", "bfloat16"}) {
+    for (const char* compute : {"float32", "bfloat16", "float16"}) {
       Config config;
       config.training.device = test::on_cuda() ? "cuda" : "cpu";
       config.training.seq_len = kSeqLen;

@@ -1,6 +1,7 @@
 // The CUDA backend of a build without CUDA: it offers nothing.
 #include "caravan/base/error.h"
 #include "caravan/ops/args.h"
+#include "caravan/ops/trace.h"
 
 namespace caravan::ops::cuda {
 
@@ -132,5 +133,13 @@ void synchronize(Context& /*ctx*/) {}
 std::int64_t plans_made(const CudaState& /*state*/) {
   return 0;
 }
+
+std::unique_ptr<DeviceClock> make_clock(Context& /*ctx*/) {
+  return nullptr;
+}
+
+void push_range(const char* /*name*/) {}
+
+void pop_range() {}
 
 }  // namespace caravan::ops::cuda

@@ -79,7 +79,7 @@ const CublasLt& cublaslt() {
 
 void check_cublaslt(cublasStatus_t status, const char* what) {
   if (status != CUBLAS_STATUS_SUCCESS) {
-    throw Error(std::string("cuBLASLt: ") + what + ": " + in_words(status));
+    throw DeviceError(std::string("cuBLASLt: ") + what + ": " + in_words(status));
   }
 }
 

@@ -225,7 +225,7 @@ void SdpaGraph::run(const SdpaPointers& p, void* workspace) {
   }
   fe::detail::set_stream(cudnn_.handle(), cudaStreamPerThread);
   if (fe::error_t error = made_->graph.execute(cudnn_.handle(), pointers, workspace); error.is_bad()) {
-    throw Error("cuDNN: attention: " + error.get_message());
+    throw DeviceError("cuDNN: attention: " + error.get_message());
   }
 }
 

@@ -1,10 +1,13 @@
 #include "caravan/ops/cuda/gemm.h"
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <memory>
 #include <tuple>
+#include <vector>
 
 #include "caravan/ops/cuda/cublaslt.h"
 #include "caravan/ops/cuda/state.h"
@@ -64,6 +67,32 @@ Key key_of(const Gemm& g) {
           alignment_of(g.d)};
 }
 
+// A place in the stream's work, to measure time between two.
+class Event {
+ public:
+  Event() { check_cuda(cudaEventCreate(&event_), "making an event"); }
+  ~Event() { (void)cudaEventDestroy(event_); }
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+
+  void record() const { check_cuda(cudaEventRecord(event_, stream()), "recording an event"); }
+  // Milliseconds; waits for this one.
+  float since(const Event& begin) const {
+    float milliseconds = 0;
+    check_cuda(cudaEventSynchronize(event_), "waiting for an event");
+    check_cuda(cudaEventElapsedTime(&milliseconds, begin.event_, event_), "reading an event");
+    return milliseconds;
+  }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
+bool is_recording() {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  return cudaStreamIsCapturing(stream(), &status) != cudaSuccess || status != cudaStreamCaptureStatusNone;
+}
+
 // cuBLASLt's descriptions of one product, and the algorithm for it.
 //
 // The library thinks in columns: rows of ours are its columns, so that a row-major d = a b is its d' = b' a'.  Its first
@@ -87,7 +116,7 @@ class Plan {
     second_ = layout(g.in, g.a.transposed ? g.m : g.k, g.a.transposed ? g.k : g.m, g.a.stride);
     addend_ = layout(g.out, g.n, g.m, reads_c ? g.c_stride : g.d_stride);
     result_ = layout(g.out, g.n, g.m, g.d_stride);
-    found_ = choose(handle, g);
+    find_candidates(handle, g);
   }
   ~Plan() {
     (void)lt_.layout_destroy(first_);
@@ -99,7 +128,34 @@ class Plan {
   Plan(const Plan&) = delete;
   Plan& operator=(const Plan&) = delete;
 
-  bool found() const { return found_; }
+  bool found() const { return !candidates_.empty(); }
+
+  // Takes the fastest of the candidates on these operands.  `result` stands in for d, with d's strides, so that nothing
+  // is written where the product goes.
+  void tune(cublasLtHandle_t handle, Gemm g, std::byte* result, std::byte* scratch) {
+    constexpr int kRuns = 3;  // the fastest counts; the first of each loads its kernel
+    g.d = result;
+    g.c = nullptr;
+    g.beta = 0.0;
+    float best = std::numeric_limits<float>::infinity();
+    std::size_t chosen = 0;
+    const Event begin;
+    const Event end;
+    for (std::size_t i = 0; i < candidates_.size(); ++i) {
+      chosen_ = i;
+      for (int run_number = 0; run_number <= kRuns; ++run_number) {
+        begin.record();
+        run(handle, g, scratch);
+        end.record();
+        const float milliseconds = end.since(begin);
+        if (run_number > 0 && milliseconds < best) {
+          best = milliseconds;
+          chosen = i;
+        }
+      }
+    }
+    chosen_ = chosen;
+  }
 
   void run(cublasLtHandle_t handle, const Gemm& g, std::byte* scratch) {
     // The library's kernels take scratch at multiples of 256 bytes, blocks of ours stand at multiples of 64.
@@ -113,7 +169,7 @@ class Plan {
     const void* const c = g.beta != 0.0 ? static_cast<const void*>(g.c) : g.d;
     check_cublaslt(lt_.matmul(handle, desc_, f64 ? static_cast<const void*>(&g.alpha) : &alpha, g.b.data, first_,
                               g.a.data, second_, f64 ? static_cast<const void*>(&g.beta) : &beta, c, addend_, g.d,
-                              result_, &algorithm_, workspace, static_cast<std::size_t>(kScratch), stream()),
+                              result_, &candidates_[chosen_], workspace, static_cast<std::size_t>(kScratch), stream()),
                    "multiplying");
   }
 
@@ -139,7 +195,9 @@ class Plan {
     return made;
   }
 
-  bool choose(cublasLtHandle_t handle, const Gemm& g) {
+  // The library's heuristics name them, the one that it thinks fastest first.
+  void find_candidates(cublasLtHandle_t handle, const Gemm& g) {
+    constexpr int kMost = 8;
     cublasLtMatmulPreference_t preference = nullptr;
     check_cublaslt(lt_.preference_create(&preference), "stating preferences");
     const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
@@ -153,23 +211,23 @@ class Plan {
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(g.a.data));
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment_of(g.beta != 0.0 ? g.c : g.d));
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment_of(g.d));
-    cublasLtMatmulHeuristicResult_t result{};
+    std::array<cublasLtMatmulHeuristicResult_t, kMost> results{};
     int count = 0;
     const cublasStatus_t status =
-        lt_.heuristic(handle, desc_, first_, second_, addend_, result_, preference, 1, &result, &count);
+        lt_.heuristic(handle, desc_, first_, second_, addend_, result_, preference, kMost, results.data(), &count);
     (void)lt_.preference_destroy(preference);
-    if (status != CUBLAS_STATUS_SUCCESS || count == 0 || result.state != CUBLAS_STATUS_SUCCESS) {
-      return false;
+    for (int i = 0; status == CUBLAS_STATUS_SUCCESS && i < count; ++i) {
+      if (results[static_cast<std::size_t>(i)].state == CUBLAS_STATUS_SUCCESS) {
+        candidates_.push_back(results[static_cast<std::size_t>(i)].algo);
+      }
     }
-    algorithm_ = result.algo;
-    return true;
   }
 
   const CublasLt& lt_;
   cublasLtMatmulDesc_t desc_ = nullptr;
   cublasLtMatrixLayout_t first_ = nullptr, second_ = nullptr, addend_ = nullptr, result_ = nullptr;
-  cublasLtMatmulAlgo_t algorithm_{};
-  bool found_ = false;
+  std::vector<cublasLtMatmulAlgo_t> candidates_;  // none: the library has no kernel for the case
+  std::size_t chosen_ = 0;
 };
 
 }  // namespace cuda
@@ -183,10 +241,12 @@ class GemmPlans {
 
   cublasLtHandle_t handle() const { return handle_; }
 
-  cuda::Plan& of(const cuda::Gemm& g, std::int64_t& made) {
+  // `is_new`: the plan was made by this call.
+  cuda::Plan& of(const cuda::Gemm& g, std::int64_t& made, bool& is_new) {
     const cuda::Key key = cuda::key_of(g);
     const auto found = plans_.find(key);
-    if (found != plans_.end()) {
+    is_new = found == plans_.end();
+    if (!is_new) {
       return *found->second;
     }
     constexpr std::size_t kMost = 4096;  // prompts of every length: a shape each
@@ -213,8 +273,14 @@ void gemm(Context& ctx, const Gemm& product, std::byte* workspace) {
   if (now.gemm == nullptr) {
     now.gemm = std::make_shared<GemmPlans>();
   }
-  Plan& plan = now.gemm->of(product, now.plans);
+  bool is_new = false;
+  Plan& plan = now.gemm->of(product, now.plans, is_new);
   if (plan.found()) {
+    if (is_new && ctx.tune_products && !is_recording()) {
+      const Tensor result =
+          ctx.allocate(DType::kU8, {product.m * product.d_stride * size_of(product.out)}, Segment::kWorkspace);
+      plan.tune(now.gemm->handle(), product, result.address(), workspace);
+    }
     plan.run(now.gemm->handle(), product, workspace);
   } else {
     gemm_plain(product);
