@@ -18,6 +18,7 @@ namespace caravan::cli {
 namespace {
 
 constexpr int kHistoryLines = 1000;
+constexpr unsigned char kControlD = 0x04;
 // How soon a signal is seen that came just before the wait for a key, or that another thread took.
 constexpr int kWaitMilliseconds = 100;
 
@@ -144,6 +145,10 @@ class TerminalReader final : public LineReader {
         return -1;
       }
       if (got > 0) {
+        // Ctrl-D that was typed while no line was being read stands in the terminal's queue as this.
+        if (have == 0 && bytes[0] == 0) {
+          bytes[0] = kControlD;
+        }
         length = have == 0 ? length_of_character(bytes[0]) : length;
         ++have;
       }

@@ -167,6 +167,15 @@ TEST_F(ChatTerminal, CtrlCStopsAnAnswerAndASecondOneLeaves) {
   EXPECT_EQ(terminal.status(), 0) << "the second one leaves";
 }
 
+TEST_F(ChatTerminal, CtrlDDuringAnAnswerLeavesBehindIt) {
+  Terminal terminal(command({"--max-new-tokens", "2000"}));
+  terminal.wait_for("> ");
+  terminal.type("Hello\r");
+  terminal.wait_for_bytes(200);
+  terminal.type("\x04");
+  EXPECT_EQ(terminal.status(), 0);
+}
+
 TEST_F(ChatTerminal, CtrlCAtThePromptTakesTheLineBackFirst) {
   Terminal terminal(command({"--max-new-tokens", "3"}));
   terminal.wait_for("> ");
