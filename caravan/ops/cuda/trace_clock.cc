@@ -53,9 +53,10 @@ class StreamClock final : public DeviceClock {
     if (used_ == 0) {
       return;
     }
-    check_cuda(cudaEventSynchronize(events_[used_ - 1]), "waiting for a trace's event");
     for (std::size_t i = 1; i < used_; ++i) {
       float milliseconds = 0;
+      // Each, since threads have streams of their own.
+      check_cuda(cudaEventSynchronize(events_[i]), "waiting for a trace's event");
       check_cuda(cudaEventElapsedTime(&milliseconds, events_[0], events_[i]), "reading a trace's event");
       times.push_back(origin_ + std::chrono::duration_cast<Time::duration>(
                                     std::chrono::duration<double, std::milli>(milliseconds)));
