@@ -296,15 +296,15 @@ void add_tokenizer(const ModelFiles& source, const ConvertOptions& options, std:
                    ConvertReport& report) {
   const std::filesystem::path& folder = options.companions;
   const std::string json = folder.empty() ? "" : read_if_there(folder / "tokenizer.json");
+  const std::string config = folder.empty() ? "" : read_if_there(folder / "tokenizer_config.json");
   const std::string chat_template = folder.empty() ? "" : read_if_there(folder / "chat_template.jinja");
+  const std::int64_t rows = source.config.model.vocab_size;
   std::optional<GgufTokenizer> tokenizer;
   if (!json.empty()) {
     tokenizer =
-        tokenizer_from_files(json, read_if_there(folder / "tokenizer_config.json"), chat_template,
-                             source.config.model.vocab_size, (folder / "tokenizer.json").string(), report.notes);
+        tokenizer_from_files(json, config, chat_template, rows, (folder / "tokenizer.json").string(), report.notes);
   } else if (!folder.empty() && std::filesystem::is_regular_file(folder / "tokenizer.model")) {
-    tokenizer = tokenizer_from_model_file(folder / "tokenizer.model", chat_template, source.config.model.vocab_size,
-                                          report.notes);
+    tokenizer = tokenizer_from_model_file(folder / "tokenizer.model", config, chat_template, rows, report.notes);
   } else {
     report.notes.emplace_back(
         "there is no tokenizer.json and no tokenizer.model, so that the file has no tokenizer: it takes and gives ids");

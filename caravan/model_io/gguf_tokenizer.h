@@ -54,6 +54,7 @@ std::optional<GgufTokenizer> tokenizer_from_files(std::string_view tokenizer_jso
 
 // The same out of a tokenizer.model of SentencePiece or tiktoken (`file`), with the files beside it.
 std::optional<GgufTokenizer> tokenizer_from_model_file(const std::filesystem::path& file,
+                                                       std::string_view tokenizer_config,
                                                        std::string_view chat_template, std::int64_t vocab_size,
                                                        std::vector<std::string>& notes);
 

@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "caravan/base/error.h"
-#include "caravan/base/file.h"
 #include "caravan/base/json.h"
 #include "caravan/base/text.h"
 #include "caravan/model_io/gguf_tokenizer.h"
@@ -18,7 +17,6 @@ namespace {
 
 constexpr std::int64_t kMaxTokens = std::int64_t{1} << 21;  // as many as a GGUF file may name
 
-constexpr std::int64_t kMaxConfigBytes = std::int64_t{16} << 20;
 constexpr tokenizer::VocabularyEntry kNoEntry{.text = {}, .score = 0, .kind = TokenKind::kUnused};
 
 // What stands at a row that no token has.
@@ -303,8 +301,15 @@ class FromFiles {
   GgufTokenizer out_;
 };
 
-// The template of tokenizer_config.json: a text, or a list of named ones.
-std::optional<std::string> template_of(const Json& config) {
+Json config_of(std::string_view tokenizer_config, const std::string& source) {
+  return tokenizer_config.empty() ? Json::object() : parse_json(tokenizer_config, source + " (config)");
+}
+
+// chat_template.jinja where there is one, else the template of tokenizer_config.json: a text, or a list of named ones.
+std::optional<std::string> template_of(std::string_view chat_template, const Json& config) {
+  if (!chat_template.empty()) {
+    return std::string(chat_template);
+  }
   const Json* found = find(config, "chat_template");
   if (found == nullptr) {
     return std::nullopt;
@@ -350,18 +355,19 @@ std::optional<GgufTokenizer> tokenizer_from_files(std::string_view tokenizer_jso
                                                   std::string_view chat_template, std::int64_t vocab_size,
                                                   const std::string& source, std::vector<std::string>& notes) {
   const Json json = parse_json(tokenizer_json, source);
-  const Json config = tokenizer_config.empty() ? Json::object() : parse_json(tokenizer_config, source + " (config)");
+  const Json config = config_of(tokenizer_config, source);
   std::optional<GgufTokenizer> result = FromFiles(json, config, vocab_size, source, notes).run();
   if (!result) {
     return std::nullopt;
   }
-  result->chat_template = chat_template.empty() ? template_of(config) : std::optional(std::string(chat_template));
+  result->chat_template = template_of(chat_template, config);
   result->tokenizer_json = tokenizer_json;
   result->tokenizer_config = tokenizer_config;
   return result;
 }
 
 std::optional<GgufTokenizer> tokenizer_from_model_file(const std::filesystem::path& file,
+                                                       std::string_view tokenizer_config,
                                                        std::string_view chat_template, std::int64_t vocab_size,
                                                        std::vector<std::string>& notes) {
   tokenizer::FileParts found;
@@ -398,12 +404,7 @@ std::optional<GgufTokenizer> tokenizer_from_model_file(const std::filesystem::pa
   out.add_bos = parts.add_bos;
   out.add_eos = parts.add_eos;
   out.add_space_prefix = parts.add_space_prefix;
-  const std::filesystem::path config = file.parent_path() / "tokenizer_config.json";
-  std::error_code ignored;
-  out.chat_template = !chat_template.empty() ? std::optional(std::string(chat_template))
-                      : std::filesystem::is_regular_file(config, ignored)
-                          ? template_of(parse_json(read_text_file(config, kMaxConfigBytes), config.string()))
-                          : std::nullopt;
+  out.chat_template = template_of(chat_template, config_of(tokenizer_config, file.string()));
   return out;
 }
 

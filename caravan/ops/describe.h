@@ -1,5 +1,5 @@
-// The arguments of an op in words, for traces and for errors of a device: "y bf16 [8, 64], ..." without the names, which C++
-// does not tell.  For the .cc files of ops only.
+// The arguments of an op in words, for traces and for errors of a device: "bf16 [8, 64], bf16 [8, 32]", without their
+// names, which C++ does not tell.  For the .cc files of ops only.
 #pragma once
 
 #include <cstddef>

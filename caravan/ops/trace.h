@@ -8,8 +8,8 @@
 //   ctx.trace->finish();
 //
 // A track a host thread; of a GPU a second one, with when its stream began and ended what the range asked for: events are
-// recorded on the stream and read later, so that but once in some thousand ranges nothing waits for the trace.  The ops of a CUDA
-// graph are one range, the graph's.
+// recorded on the stream and read later, so that but once in some thousand ranges nothing waits for the trace.  The ops of
+// a CUDA graph are one range, the graph's.
 //
 // On a GPU ranges are NVTX ranges too, with a trace and without: Nsight Systems shows them.
 #pragma once

@@ -6,7 +6,6 @@
 
 #include "caravan/base/error.h"
 #include "caravan/tokenizer/byte_alphabet.h"
-#include "caravan/tokenizer/llama_tokens.h"
 #include "caravan/tokenizer/parts.h"
 #include "caravan/tokenizer/readers.h"
 

@@ -1,7 +1,6 @@
 #include "caravan/ops/cuda/gemm.h"
 
 #include <algorithm>
-#include <array>
 #include <cstdint>
 #include <limits>
 #include <map>
@@ -88,11 +87,6 @@ class Event {
   cudaEvent_t event_ = nullptr;
 };
 
-bool is_recording() {
-  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  return cudaStreamIsCapturing(stream(), &status) != cudaSuccess || status != cudaStreamCaptureStatusNone;
-}
-
 // cuBLASLt's descriptions of one product, and the algorithm for it.
 //
 // The library thinks in columns: rows of ours are its columns, so that a row-major d = a b is its d' = b' a'.  Its first
@@ -100,7 +94,8 @@ bool is_recording() {
 // along columns.
 class Plan {
  public:
-  Plan(cublasLtHandle_t handle, const Gemm& g) : lt_(cublaslt()) {
+  // `candidates`: how many algorithms the library is asked for.
+  Plan(cublasLtHandle_t handle, const Gemm& g, int candidates) : lt_(cublaslt()) {
     const bool f64 = g.in == DType::kF64;
     check_cublaslt(
         lt_.desc_create(&desc_, f64 ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F, f64 ? CUDA_R_64F : CUDA_R_32F),
@@ -116,7 +111,7 @@ class Plan {
     second_ = layout(g.in, g.a.transposed ? g.m : g.k, g.a.transposed ? g.k : g.m, g.a.stride);
     addend_ = layout(g.out, g.n, g.m, reads_c ? g.c_stride : g.d_stride);
     result_ = layout(g.out, g.n, g.m, g.d_stride);
-    find_candidates(handle, g);
+    find_candidates(handle, g, candidates);
   }
   ~Plan() {
     (void)lt_.layout_destroy(first_);
@@ -196,8 +191,7 @@ class Plan {
   }
 
   // The library's heuristics name them, the one that it thinks fastest first.
-  void find_candidates(cublasLtHandle_t handle, const Gemm& g) {
-    constexpr int kMost = 8;
+  void find_candidates(cublasLtHandle_t handle, const Gemm& g, int most) {
     cublasLtMatmulPreference_t preference = nullptr;
     check_cublaslt(lt_.preference_create(&preference), "stating preferences");
     const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
@@ -211,10 +205,10 @@ class Plan {
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(g.a.data));
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment_of(g.beta != 0.0 ? g.c : g.d));
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment_of(g.d));
-    std::array<cublasLtMatmulHeuristicResult_t, kMost> results{};
+    std::vector<cublasLtMatmulHeuristicResult_t> results(static_cast<std::size_t>(most));
     int count = 0;
     const cublasStatus_t status =
-        lt_.heuristic(handle, desc_, first_, second_, addend_, result_, preference, kMost, results.data(), &count);
+        lt_.heuristic(handle, desc_, first_, second_, addend_, result_, preference, most, results.data(), &count);
     (void)lt_.preference_destroy(preference);
     for (int i = 0; status == CUBLAS_STATUS_SUCCESS && i < count; ++i) {
       if (results[static_cast<std::size_t>(i)].state == CUBLAS_STATUS_SUCCESS) {
@@ -242,7 +236,7 @@ class GemmPlans {
   cublasLtHandle_t handle() const { return handle_; }
 
   // `is_new`: the plan was made by this call.
-  cuda::Plan& of(const cuda::Gemm& g, std::int64_t& made, bool& is_new) {
+  cuda::Plan& of(const cuda::Gemm& g, int candidates, std::int64_t& made, bool& is_new) {
     const cuda::Key key = cuda::key_of(g);
     const auto found = plans_.find(key);
     is_new = found == plans_.end();
@@ -254,7 +248,7 @@ class GemmPlans {
       plans_.clear();
     }
     ++made;
-    return *plans_.emplace(key, std::make_unique<cuda::Plan>(handle_, g)).first->second;
+    return *plans_.emplace(key, std::make_unique<cuda::Plan>(handle_, g, candidates)).first->second;
   }
 
  private:
@@ -273,10 +267,12 @@ void gemm(Context& ctx, const Gemm& product, std::byte* workspace) {
   if (now.gemm == nullptr) {
     now.gemm = std::make_shared<GemmPlans>();
   }
+  constexpr int kTuned = 8;
+  const bool tunes = ctx.tune_products && !is_recording();
   bool is_new = false;
-  Plan& plan = now.gemm->of(product, now.plans, is_new);
+  Plan& plan = now.gemm->of(product, tunes ? kTuned : 1, now.plans, is_new);
   if (plan.found()) {
-    if (is_new && ctx.tune_products && !is_recording()) {
+    if (is_new && tunes) {
       const Tensor result =
           ctx.allocate(DType::kU8, {product.m * product.d_stride * size_of(product.out)}, Segment::kWorkspace);
       plan.tune(now.gemm->handle(), product, result.address(), workspace);

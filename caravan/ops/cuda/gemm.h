@@ -54,7 +54,8 @@ struct Gemm {
 inline constexpr std::int64_t kGemmWorkspace = std::int64_t{32} << 20;
 
 // By cuBLASLt, with the algorithm that its heuristics name for this shape, or, where the context says tune_products, the
-// fastest of those that they name (chosen once, kept in the context); where it has none (odd strides, a bias of another dtype than the result's), by gemm_plain.  `workspace`: kGemmWorkspace bytes.
+// fastest of those that they name (chosen once, kept in the context); where it has none (odd strides, a bias of another
+// dtype than the result's), by gemm_plain.  `workspace`: kGemmWorkspace bytes.
 void gemm(Context& ctx, const Gemm& product, std::byte* workspace);
 
 // The same by a plain kernel: any strides and alignments.

@@ -40,6 +40,11 @@ std::shared_ptr<void> record(Context& /*ctx*/, const std::function<void()>& /*bo
 
 void run_recorded(Context& /*ctx*/, const std::shared_ptr<void>& /*recorded*/) {}
 #else
+bool is_recording() {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  return cudaStreamIsCapturing(stream(), &status) != cudaSuccess || status != cudaStreamCaptureStatusNone;
+}
+
 std::shared_ptr<void> record(Context& ctx, const std::function<void()>& body) {
   check_cuda(cudaSetDevice(ctx.allocator->device().index), "choosing the device");
   check_cuda(cudaStreamBeginCapture(stream(), cudaStreamCaptureModeThreadLocal), "beginning to record a graph");

@@ -41,5 +41,10 @@ inline cudaStream_t stream() {
   return cudaStreamPerThread;
 }
 
+#ifndef CARAVAN_CUDA_EMULATED
+// Whether what the stream is asked for becomes part of a graph, so that nothing may wait for it.
+bool is_recording();
+#endif
+
 }  // namespace cuda
 }  // namespace caravan::ops

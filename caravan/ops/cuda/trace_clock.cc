@@ -36,8 +36,7 @@ class StreamClock final : public DeviceClock {
   }
 
   bool mark() override {
-    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-    if (cudaStreamIsCapturing(stream(), &status) != cudaSuccess || status != cudaStreamCaptureStatusNone) {
+    if (is_recording()) {
       return false;
     }
     if (used_ == 0) {
