@@ -24,6 +24,8 @@ cuda-emulated:  ## run the CUDA kernels' tests on the processor; needs the CUDA 
 	cmake --preset cuda-emulated $(CMAKE_FLAGS)
 	cmake --build --preset cuda-emulated --target ops_cuda_parity_test generate_test
 	build/cuda-emulated/tests/ops/ops_cuda_parity_test --gtest_brief=1 --gtest_filter='-*ThreadCount*'
+	CARAVAN_EMULATION_BACKWARDS=1 \
+	  build/cuda-emulated/tests/ops/ops_cuda_parity_test --gtest_brief=1 --gtest_filter='-*ThreadCount*'
 	CARAVAN_TEST_DEVICE=cuda build/cuda-emulated/tests/generate/generate_test --gtest_brief=1
 
 quickstart: build  ## install what is missing, build, train a small model on Shakespeare and sample from it

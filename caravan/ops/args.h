@@ -76,14 +76,14 @@ struct RopeArgs {
 struct AttentionArgs {
   Tensor out, lse, query, key, value;  // lse undefined when absent
   HeadShape heads;
-  const std::vector<AttentionRange>* ranges;
+  const std::vector<AttentionRange>* ranges;  // none without queries or keys
   double scale;
 };
 
 struct AttentionGradArgs {
   Tensor d_query, d_key, d_value, d_out, query, key, value, out, lse;
   HeadShape heads;
-  const std::vector<AttentionRange>* ranges;
+  const std::vector<AttentionRange>* ranges;  // none without queries or keys
   double scale;
 };
 

@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <iterator>
 #include <utility>
+#include <vector>
 
 #include "caravan/base/error.h"
 #include "caravan/ops/args.h"
@@ -18,12 +21,23 @@ void check_heads(const ArgumentCheck& check, const HeadShape& heads) {
                 fmt::format("{} heads, {} kv_heads, head_dim {}", heads.heads, heads.kv_heads, heads.head_dim));
 }
 
-void check_ranges(const char* op, const std::vector<AttentionRange>& ranges, std::int64_t queries, std::int64_t keys) {
+// The ranges that kernels get: those that hold both queries and keys.  `room` keeps them where others are left out.
+const std::vector<AttentionRange>& checked_ranges(const char* op, const std::vector<AttentionRange>& ranges,
+                                                  std::int64_t queries, std::int64_t keys,
+                                                  std::vector<AttentionRange>& room) {
   try {
     caravan::check(ranges, queries, keys);
   } catch (const ShapeError& error) {
     throw ShapeError(fmt::format("{}: argument ranges: {}", op, error.what()));
   }
+  const auto empty = [](const AttentionRange& range) {
+    return range.query_begin == range.query_end || range.key_begin == range.key_end;
+  };
+  if (std::ranges::none_of(ranges, empty)) {
+    return ranges;
+  }
+  std::ranges::remove_copy_if(ranges, std::back_inserter(room), empty);
+  return room;
 }
 
 void check_inputs(const ArgumentCheck& check, const Tensor& query, const Tensor& key, const Tensor& value,
@@ -50,12 +64,13 @@ void attention(Context& ctx, const Tensor& out, const Tensor& lse, const Tensor&
     check.whole("lse", lse, statistics_dtype(query.dtype()), {query.rows(), heads.heads});
     check.disjoint("lse", lse, "out", out);
   }
-  check_ranges("attention", ranges, query.rows(), key.rows());
+  std::vector<AttentionRange> room;
+  const auto& held = checked_ranges("attention", ranges, query.rows(), key.rows(), room);
   if (query.rows() == 0) {
     return;
   }
   dispatch_all<AttentionArgs>(ctx, "attention", cpu::attention_list(), cuda::attention_list(), ref::attention_list(),
-                              {out, lse, query, key, value, heads, &ranges, scale});
+                              {out, lse, query, key, value, heads, &held, scale});
 }
 
 void attention_grad(Context& ctx, const Tensor& d_query, const Tensor& d_key, const Tensor& d_value,
@@ -82,7 +97,8 @@ void attention_grad(Context& ctx, const Tensor& d_query, const Tensor& d_key, co
   check.disjoint("d_query", d_query, "d_key", d_key);
   check.disjoint("d_query", d_query, "d_value", d_value);
   check.disjoint("d_key", d_key, "d_value", d_value);
-  check_ranges("attention_grad", ranges, query.rows(), key.rows());
+  std::vector<AttentionRange> room;
+  const auto& held = checked_ranges("attention_grad", ranges, query.rows(), key.rows(), room);
   if (query.rows() == 0 || key.rows() == 0) {
     zero(ctx, d_query);
     zero(ctx, d_key);
@@ -91,7 +107,7 @@ void attention_grad(Context& ctx, const Tensor& d_query, const Tensor& d_key, co
   }
   dispatch_all<AttentionGradArgs>(ctx, "attention_grad", cpu::attention_grad_list(), cuda::attention_grad_list(),
                                   ref::attention_grad_list(),
-                                  {d_query, d_key, d_value, d_out, query, key, value, out, lse, heads, &ranges, scale});
+                                  {d_query, d_key, d_value, d_out, query, key, value, out, lse, heads, &held, scale});
 }
 
 }  // namespace caravan::ops

@@ -126,6 +126,53 @@ inline Bound nll_bounds(Context& ref, DType dtype, const LossHeadCase& c) {
   return error;
 }
 
+// The bounds of attention's results: E of every element of out, and of every lse.
+struct AttentionBounds {
+  Bound out, lse;
+};
+
+// score_terms: at least scale * sum |q| |k| of every key a row sees, per row and head.  value_terms: sum p |v|.
+// weight_roundoff: of the weights, where they are rounded before they meet the values.  rescalings: how often a new maximum
+// may come, once in 8 keys unless it is given.
+inline AttentionBounds attention_bounds(const AttentionCase& c, const std::vector<double>& score_terms,
+                                        const std::vector<double>& value_terms, const std::vector<double>& lse,
+                                        double weight_roundoff, std::optional<double> rescalings = {}) {
+  const auto dim = static_cast<double>(c.heads.head_dim);
+  const auto keys = static_cast<double>(c.keys);
+  const double flushed = weight_roundoff > 0 ? 0x1p-120 : 0;  // weights and products below bf16's normal numbers
+  AttentionBounds bounds;
+  for (std::size_t i = 0; i < score_terms.size(); ++i) {
+    if (!std::isfinite(score_terms[i])) {  // a row that sees nothing
+      bounds.lse.push_back(0);
+      bounds.out.insert(bounds.out.end(), static_cast<std::size_t>(c.heads.head_dim), 0);
+      continue;
+    }
+    // A score: its product, scale, change of base, and the distance from the maximum, which errs likewise.
+    const double score_error = gamma(dim + 4) * score_terms[i] + 2 * kU * score_terms[i];
+    // A weight: exp of that (good to 4 u), rescalings by a new maximum (6 u each), the sum of weights.
+    const double weight_error = std::expm1(2 * score_error) + gamma(4 + 6 * rescalings.value_or(keys / 8) + keys);
+    bounds.lse.push_back(score_error + weight_error + gamma(4) * (score_terms[i] + std::abs(lse[i])));
+    for (std::int64_t d = 0; d < c.heads.head_dim; ++d) {
+      // Numerator and denominator carry the weights' errors, the numerator the roundings of its own sum.
+      const double terms = value_terms[i * static_cast<std::size_t>(c.heads.head_dim) + static_cast<std::size_t>(d)];
+      bounds.out.push_back((2 * weight_error + gamma(keys + 2) + weight_roundoff * (1 + 2 * weight_error)) * terms +
+                           flushed * keys);
+    }
+  }
+  return bounds;
+}
+
+// What the reference has no number for is no number here; of the rest nothing is said.
+inline void expect_nan_where(const std::vector<double>& got, const std::vector<double>& reference) {
+  ASSERT_EQ(got.size(), reference.size());
+  std::size_t expected = 0;
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    expected += std::isnan(reference[i]) ? 1 : 0;
+    EXPECT_TRUE(std::isnan(got[i]) || !std::isnan(reference[i])) << "element " << i << " is " << got[i];
+  }
+  EXPECT_GT(expected, 0U) << "the case shows nothing";
+}
+
 class Parity : public ::testing::TestWithParam<DType> {
  protected:
   void SetUp() override {

@@ -129,41 +129,6 @@ TEST_P(Parity, RopeAgreesWithTheReference) {
   }
 }
 
-// The bounds of attention's results: E of every element of out, and of every lse.
-struct AttentionBounds {
-  Bound out, lse;
-};
-
-// score_terms: at least scale * sum |q| |k| of every key a row sees, per row and head.  value_terms: sum p |v|.
-// weight_roundoff: of the weights, where they are rounded before they meet the values.
-AttentionBounds attention_bounds(const AttentionCase& c, const std::vector<double>& score_terms,
-                                 const std::vector<double>& value_terms, const std::vector<double>& lse,
-                                 double weight_roundoff) {
-  const auto dim = static_cast<double>(c.heads.head_dim);
-  const auto keys = static_cast<double>(c.keys);
-  const double flushed = weight_roundoff > 0 ? 0x1p-120 : 0;  // weights and products below bf16's normal numbers
-  AttentionBounds bounds;
-  for (std::size_t i = 0; i < score_terms.size(); ++i) {
-    if (!std::isfinite(score_terms[i])) {  // a row that sees nothing
-      bounds.lse.push_back(0);
-      bounds.out.insert(bounds.out.end(), static_cast<std::size_t>(c.heads.head_dim), 0);
-      continue;
-    }
-    // A score: its product, scale, change of base, and the distance from the maximum, which errs likewise.
-    const double score_error = gamma(dim + 4) * score_terms[i] + 2 * kU * score_terms[i];
-    // A weight: exp of that (good to 4 u), at most a rescaling by a new maximum (6 u) every 8 keys, the sum of weights.
-    const double weight_error = std::expm1(2 * score_error) + gamma(4 + 6 * keys / 8 + keys);
-    bounds.lse.push_back(score_error + weight_error + gamma(4) * (score_terms[i] + std::abs(lse[i])));
-    for (std::int64_t d = 0; d < c.heads.head_dim; ++d) {
-      // Numerator and denominator carry the weights' errors, the numerator the roundings of its own sum.
-      const double terms = value_terms[i * static_cast<std::size_t>(c.heads.head_dim) + static_cast<std::size_t>(d)];
-      bounds.out.push_back((2 * weight_error + gamma(keys + 2) + weight_roundoff * (1 + 2 * weight_error)) * terms +
-                           flushed * keys);
-    }
-  }
-  return bounds;
-}
-
 TEST_P(Parity, AttentionAgreesWithTheReference) {
   const auto check = [this](const AttentionCase& c) {
     SCOPED_TRACE(c.name);
@@ -198,6 +163,60 @@ TEST_P(Parity, AttentionAgreesWithTheReference) {
   with_and_without_pairs([&] { std::ranges::for_each(kAttentionCases, check); });
 }
 
+TEST_P(Parity, AttentionIsNaNWhereTheReferenceIs) {
+  const auto check = [this](const AttentionCase& c) {
+    constexpr std::int64_t kMostPairs = 20000;
+    if (visible_pairs(c.ranges) == 0 || visible_pairs(c.ranges) > kMostPairs) {
+      return;
+    }
+    AttentionCase with_lse = c;
+    with_lse.lse = true;
+    const Outcome clean = run(on_cpu(), with_lse);
+    for (const Poisoned poisoned : {Poisoned::kQuery, Poisoned::kKey, Poisoned::kValue}) {
+      SCOPED_TRACE(c.name + " NaN in input " + std::to_string(static_cast<int>(poisoned)));
+      const Outcome cpu = run(on_cpu(), with_lse, Absolute::kNothing, poisoned);
+      const Outcome ref = run(on_ref(), with_lse, Absolute::kNothing, poisoned);
+      expect_nan_where(cpu.y, ref.y);
+      if (poisoned != Poisoned::kValue) {
+        expect_nan_where(cpu.extra, ref.extra);
+      }
+      // A query's numbers are its own.
+      for (std::size_t i = 0; i < cpu.y.size() && poisoned == Poisoned::kQuery; ++i) {
+        EXPECT_TRUE(std::isnan(ref.y[i]) || cpu.y[i] == clean.y[i]) << i;
+      }
+    }
+    choices_.clear();
+  };
+  with_and_without_pairs([&] { std::ranges::for_each(kAttentionCases, check); });
+}
+
+TEST_P(Parity, CachedAttentionAgreesWithTheReference) {
+  for (const AttentionCase& c : kCachedAttentionCases) {
+    SCOPED_TRACE(c.name);
+    const Outcome cpu = run_cached(on_cpu(), c);
+    expect_served_by(kOnCuda ? "cached_attention" : "attention", true, attention_kernels(c, "attention"));
+    const Outcome exact = run(exactly(), c);
+    expect_rounded(run_cached(on_ref(), c).y, GetParam(), exact.y);
+    AttentionBounds bounds{Bound(exact.y.size(), 0), {}};
+    if (!is_f64() || kOnCuda) {
+      // Every key may bring a new maximum, and so may the joints of 128 stretches, 4 warps and 4 slots.
+      bounds =
+          attention_bounds(c, run(exactly(), c, Absolute::kQueryAndKey).extra, run(exactly(), c, Absolute::kValue).y,
+                           exact.extra, !kOnCuda && by_pairs(c) ? kUbf16 : 0, static_cast<double>(c.keys) + 12);
+      for (double& one : bounds.out) {
+        one *= is_f64() ? kF64Share : 1.0;
+      }
+    }
+    expect_within(cpu.y, GetParam(), exact.y, bounds.out);
+    EXPECT_TRUE(cpu.gaps_untouched);
+    for (const Poisoned poisoned : {Poisoned::kQuery, Poisoned::kKey, Poisoned::kValue}) {
+      SCOPED_TRACE("NaN in input " + std::to_string(static_cast<int>(poisoned)));
+      expect_nan_where(run_cached(on_cpu(), c, poisoned).y, run_cached(on_ref(), c, poisoned).y);
+    }
+    choices_.clear();
+  }
+}
+
 TEST_P(Parity, SwigluAgreesWithTheReference) {
   for (const SwigluCase& c : kSwigluCases) {
     SCOPED_TRACE("tokens " + std::to_string(c.tokens) + " features " + std::to_string(c.features) +
@@ -230,6 +249,20 @@ TEST_P(Parity, LossHeadAgreesWithTheReference) {
     const Outcome exact = run(exactly(), c);
     expect_rounded(run(on_ref(), c).y, statistics(), exact.y);
     expect_within(cpu.y, statistics(), exact.y, nll_bounds(ref_, GetParam(), c));
+  }
+}
+
+TEST_P(Parity, LossHeadIsNaNWhereTheReferenceIs) {
+  for (const LossHeadCase& c : kLossHeadCases) {
+    if (c.tokens == 0 || c.ignored_every == 1) {
+      continue;
+    }
+    for (const PoisonedHead poisoned : {PoisonedHead::kHidden, PoisonedHead::kWeight}) {
+      SCOPED_TRACE("tokens " + std::to_string(c.tokens) + " vocab " + std::to_string(c.vocab) +
+                   (poisoned == PoisonedHead::kHidden ? " NaN in hidden" : " NaN in the weight"));
+      expect_nan_where(run(on_cpu(), c, poisoned).y, run(on_ref(), c, poisoned).y);
+    }
+    choices_.clear();
   }
 }
 

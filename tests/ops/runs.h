@@ -1,9 +1,13 @@
 // Runs a case of tests/ops/cases.h once, on the inputs that a Maker gives it.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
+#include "caravan/ops/decoding.h"
+#include "caravan/ops/elementwise.h"
 #include "caravan/ops/embedding.h"
 #include "caravan/ops/linear.h"
 #include "caravan/ops/loss_head.h"
@@ -108,13 +112,61 @@ struct AttentionInputs {
   }
 };
 
-inline Outcome run(const Maker& make, const AttentionCase& c, Absolute absolute = Absolute::kNothing) {
+// Makes one element of a tensor NaN.
+inline void poison(Context& ctx, const Tensor& tensor, std::int64_t row, std::int64_t column) {
+  const Tensor nan = from_doubles(ctx, tensor.dtype(), {1, 1}, {std::numeric_limits<double>::quiet_NaN()});
+  convert(ctx, tensor.row_range(row, row + 1).column_range(column, column + 1), nan);
+}
+
+// Which of attention's inputs holds one NaN among its numbers.
+enum class Poisoned { kNothing, kQuery, kKey, kValue };
+
+// In the last column of the last query that a range covers, or of the last range's first key, which all its queries see.
+inline void poison(Context& ctx, const AttentionInputs& inputs, const AttentionCase& c, Poisoned poisoned) {
+  if (poisoned == Poisoned::kNothing) {
+    return;
+  }
+  const bool of_query = poisoned == Poisoned::kQuery;
+  const Tensor& tensor = of_query                     ? inputs.query.view
+                         : poisoned == Poisoned::kKey ? inputs.key.view
+                                                      : inputs.value.view;
+  std::int64_t row = 0;
+  for (const AttentionRange& range : c.ranges) {
+    if (range.query_begin < range.query_end && range.key_begin < range.key_end) {
+      row = of_query ? range.query_end - 1 : range.key_begin;
+    }
+  }
+  poison(ctx, tensor, row, tensor.columns() - 1);
+}
+
+inline Outcome run(const Maker& make, const AttentionCase& c, Absolute absolute = Absolute::kNothing,
+                   Poisoned poisoned = Poisoned::kNothing) {
   const AttentionInputs inputs(make, c, absolute);
+  poison(make.ctx, inputs, c, poisoned);
   const Window out = make.output(make.store, c.queries, c.heads.heads * c.heads.head_dim, c.strided);
   const Tensor lse = c.lse ? make.output(make.statistics(), c.queries, c.heads.heads).view : Tensor{};
   attention(make.ctx, out.view, lse, inputs.query.view, inputs.key.view, inputs.value.view, c.heads, c.ranges,
             inputs.scale);
   return {to_doubles(out.view), c.lse ? to_doubles(lse) : std::vector<double>{}, gaps_untouched(out)};
+}
+
+// The same by cached_attention(): each query row has one range, whose keys it sees all.
+inline Outcome run_cached(const Maker& make, const AttentionCase& c, Poisoned poisoned = Poisoned::kNothing) {
+  const AttentionInputs inputs(make, c);
+  poison(make.ctx, inputs, c, poisoned);
+  std::vector<std::int32_t> begins(static_cast<std::size_t>(c.queries), 0);
+  std::vector<std::int32_t> lengths(begins);
+  std::int32_t longest = 1;
+  for (const AttentionRange& range : c.ranges) {
+    const auto at = static_cast<std::size_t>(range.query_begin);
+    begins[at] = static_cast<std::int32_t>(range.key_begin);
+    lengths[at] = static_cast<std::int32_t>(range.key_end - range.key_begin);
+    longest = std::max(longest, lengths[at]);
+  }
+  const Window out = make.output(make.store, c.queries, c.heads.heads * c.heads.head_dim, c.strided);
+  cached_attention(make.ctx, out.view, inputs.query.view, inputs.key.view, inputs.value.view, c.heads,
+                   from_ints(make.ctx, begins), from_ints(make.ctx, lengths), longest, inputs.scale);
+  return {to_doubles(out.view), {}, gaps_untouched(out)};
 }
 
 inline Outcome run(const Maker& make, const SwigluCase& c) {
@@ -157,8 +209,21 @@ struct LossHeadInputs {
   }
 };
 
-inline Outcome run(const Maker& make, const LossHeadCase& c) {
+// Of the loss head's inputs: an element of the last hidden row that counts, or of the middle row of the weight.
+enum class PoisonedHead { kNothing, kHidden, kWeight };
+
+inline void poison(Context& ctx, const LossHeadInputs& inputs, const LossHeadCase& c, PoisonedHead poisoned) {
+  if (poisoned == PoisonedHead::kHidden) {
+    const auto last = std::ranges::find(inputs.ignored.rbegin(), inputs.ignored.rend(), false);
+    poison(ctx, inputs.hidden.view, inputs.ignored.rend() - last - 1, c.features - 1);
+  } else if (poisoned == PoisonedHead::kWeight) {
+    poison(ctx, inputs.w.plain(), c.vocab / 2, 0);
+  }
+}
+
+inline Outcome run(const Maker& make, const LossHeadCase& c, PoisonedHead poisoned = PoisonedHead::kNothing) {
   const LossHeadInputs inputs(make, c);
+  poison(make.ctx, inputs, c, poisoned);
   const Tensor nll = make.output_vector(make.statistics(), c.tokens);
   loss_head(make.ctx, nll, inputs.hidden.view, inputs.w, from_ints(make.ctx, inputs.targets));
   return {to_doubles(nll), {}, true};

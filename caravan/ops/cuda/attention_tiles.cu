@@ -92,11 +92,14 @@ __global__ void forward_kernel(Forward<T> call) {
   }
   __syncthreads();
   if (mine < tile.end) {
+    // Comparisons above pass over a NaN; the sum holds it.  Scores that are all minus infinity have no softmax either.
+    const bool sees_any = tile.first < tile.last;  // a range's first key is seen by all of its queries
+    sum = sees_any && top == -INFINITY ? static_cast<R>(NAN) : sum;
     for (int i = part; i < dim; i += kPerRow) {
-      call.out[mine][column + i] = round_to<T>(sum > 0 ? o[row * (dim + 1) + i] / sum : R{0});
+      call.out[mine][column + i] = round_to<T>(sees_any ? o[row * (dim + 1) + i] / sum : R{0});
     }
     if (call.lse != nullptr && part == 0) {
-      call.lse[mine * call.heads + head] = sum > 0 ? top + logarithm(sum) : -INFINITY;
+      call.lse[mine * call.heads + head] = sees_any ? top + logarithm(sum) : -INFINITY;
     }
   }
 }

@@ -207,7 +207,7 @@ __global__ void merge_kernel(Call<T> call) {
       output += part[2 + i] * share;
     }
     call.out[sequence][static_cast<std::int64_t>(head) * call.head_dim + i] =
-        round_to<T>(sum > 0.0F ? output / sum : 0.0F);
+        round_to<T>(sum == 0.0F ? 0.0F : output / sum);  // no key, no sum; a NaN's is NaN
   }
 }
 
@@ -250,7 +250,7 @@ __global__ void plain_kernel(PlainCall<T> call) {
     }
   }
   for (int i = lane; i < call.head_dim; i += kWarp) {
-    call.out[sequence][static_cast<std::int64_t>(head) * call.head_dim + i] = round_to<T>(l > 0 ? output[i] / l : R{0});
+    call.out[sequence][static_cast<std::int64_t>(head) * call.head_dim + i] = round_to<T>(l == 0 ? R{0} : output[i] / l);
   }
 }
 

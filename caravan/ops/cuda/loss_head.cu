@@ -68,16 +68,22 @@ __global__ void mask_kernel(Y* y, Rows<const X> x, const std::int32_t* targets, 
   }
 }
 
-// The maximum and the sum of exponentials below it, of a thread, a warp or a block.
+// What exponents count from: the maximum, or 0 where all are minus infinity and two of them have no difference.
+template <typename R>
+__device__ R base_of(R top) {
+  return top == -INFINITY ? R{0} : top;
+}
+
+// The maximum and the sum of exponentials below it, of a thread, a warp or a block.  The maximum passes over a NaN, the sum
+// keeps it.
 template <typename R>
 struct LogSum {
   R top, sum;
 
   __device__ void add(const LogSum& other) {
     const R higher = top > other.top ? top : other.top;
-    // Two of minus infinity have nothing to scale.
-    sum = (top == -INFINITY ? R{0} : sum * exponential(top - higher)) +
-          (other.top == -INFINITY ? R{0} : other.sum * exponential(other.top - higher));
+    const R base = base_of(higher);
+    sum = sum * exponential(top - base) + other.sum * exponential(other.top - base);
     top = higher;
   }
 };
@@ -110,9 +116,10 @@ __global__ void __launch_bounds__(kThreads)
     for (int j = 0; j < kCount; ++j) {
       top = values.element[j] > top ? values.element[j] : top;
     }
-    R sum = mine.top == -INFINITY ? R{0} : mine.sum * exponential(mine.top - top);
+    const R base = base_of(top);
+    R sum = mine.sum * exponential(mine.top - base);
     for (int j = 0; j < kCount; ++j) {
-      sum += exponential(values.element[j] - top);
+      sum += exponential(values.element[j] - base);
     }
     mine = {top, sum};
   }

@@ -91,7 +91,7 @@ CARAVAN_INLINE RowPlace place_of(const AttentionShape& shape, std::int64_t query
 template <typename E>
 void write_row(const AttentionShape& shape, const RowPlace& place, const float* sums, const RowState& state) {
   auto* out = head_of<E>(shape.out, place.query, place.head, shape.head_dim);
-  const bool nothing = state.maximum == -__builtin_inff();
+  const bool nothing = state.maximum == -__builtin_inff() && state.sum == 0.0F;  // the sum of NaN scores is NaN
   const Vec divisor = set(nothing ? 1.0F : state.sum);
   each_vector(
       shape.head_dim, [&](std::int64_t i) { E::store(out + i, load(sums + i) / divisor); },
