@@ -141,6 +141,12 @@ void WeightStore::release_packed(int unit, ops::WeightUse use) {
   }
 }
 
+void WeightStore::release_packed() {
+  for (const Parameter& parameter : parameters_) {
+    parameter.weight.release(ops::WeightUse::kBoth);
+  }
+}
+
 Parameter& WeightStore::at(const std::string& name) {
   Parameter* parameter = find(name);
   if (parameter == nullptr) {

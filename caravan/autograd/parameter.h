@@ -71,6 +71,8 @@ class WeightStore {
   // Packed forms of the unit's own matrices that only `use` reads are dropped: this pass was the last before the masters
   // change.  They would be packed anew then anyway; meanwhile their memory serves activations.
   void release_packed(int unit, ops::WeightUse use);
+  // All packed forms are dropped.
+  void release_packed();
 
   // Stored parameters in the order of the specs; aliases are not among them.
   std::deque<Parameter>& parameters() { return parameters_; }

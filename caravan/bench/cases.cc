@@ -342,6 +342,25 @@ Make sum_of_squares(const StepShape& s) {
   };
 }
 
+// The losses of a micro-batch.
+Make add_sum(const StepShape& s) {
+  return [=](ops::Context& ctx) -> Work {
+    const Tensor losses = ctx.allocate(wide(s.dtype), {s.tokens()});
+    ops::zero(ctx, losses);
+    const Tensor sum = ctx.allocate(DType::kF64, {1});
+    ops::zero(ctx, sum);
+    return {[=, &ctx] { ops::add_sum(ctx, sum, losses); }, 0.0, static_cast<double>(losses.bytes())};
+  };
+}
+
+Make decide_step() {
+  return [=](ops::Context& ctx) -> Work {
+    const Tensor record = ctx.allocate(DType::kF64, {ops::kStepFields});
+    ops::zero(ctx, record);
+    return {[=, &ctx] { ops::decide_step(ctx, record, {}); }, 0.0, 2.0 * static_cast<double>(record.bytes())};
+  };
+}
+
 Make adamw(const StepShape& s) {
   return [=](ops::Context& ctx) -> Work {
     const std::vector<Tensor> masters = for_each_parameter(ctx, s, wide(s.dtype));
@@ -426,7 +445,9 @@ std::vector<Case> step_cases(const StepShape& s) {
       {"rms_norm_input_grad", norms, rms_norm(s, NormPart::kInputGrad)},
       {"rms_norm_weight_grad", norms, rms_norm(s, NormPart::kWeightGrad)},
       {"embedding_weight_grad", once, embedding_weight_grad(s)},
+      {"add_sum", once, add_sum(s)},
       {"add_sum_of_squares", 1, sum_of_squares(s)},
+      {"decide_step", 1, decide_step()},
       {"adamw", 1, adamw(s)},
   };
   if (s.dtype != wide(s.dtype)) {

@@ -65,7 +65,7 @@ class StepGraph {
   Tensor logits_;
   std::vector<std::int64_t> held_;
   std::int64_t under_way_ = 0;  // started by step() and not taken
-  Mailbox chosen_;
+  Mailbox<std::int32_t> chosen_;
   std::unique_ptr<ops::Graph> graph_;
 };
 

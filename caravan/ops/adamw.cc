@@ -6,9 +6,9 @@
 #include "caravan/ops/argument_check.h"
 
 namespace caravan::ops {
+namespace {
 
-void adamw(Context& ctx, const Tensor& master, const Tensor& m, const Tensor& v, const Tensor& gradient,
-           const AdamW& settings) {
+ArgumentCheck checked(Context& ctx, const Tensor& master, const Tensor& m, const Tensor& v, const Tensor& gradient) {
   const ArgumentCheck check(ctx, "adamw");
   check.floats("master", master);
   check.require(size_of(master.dtype()) >= 4, "master", "f32 or f64", to_string(master));
@@ -22,12 +22,29 @@ void adamw(Context& ctx, const Tensor& master, const Tensor& m, const Tensor& v,
   check.disjoint("m", m, "v", v);
   check.disjoint("m", m, "gradient", gradient);
   check.disjoint("v", v, "gradient", gradient);
-  check.require(settings.step >= 1, "settings", "a step of at least 1", fmt::format("step {}", settings.step));
-  if (master.elements() == 0) {
-    return;
+  return check;
+}
+
+void run_adamw(Context& ctx, const AdamWArgs& args) {
+  if (args.master.elements() > 0) {
+    dispatch_all<AdamWArgs>(ctx, "adamw", cpu::adamw_list(), cuda::adamw_list(), ref::adamw_list(), args);
   }
-  dispatch_all<AdamWArgs>(ctx, "adamw", cpu::adamw_list(), cuda::adamw_list(), ref::adamw_list(),
-                          {master, m, v, gradient, settings});
+}
+
+}  // namespace
+
+void adamw(Context& ctx, const Tensor& master, const Tensor& m, const Tensor& v, const Tensor& gradient,
+           const AdamW& settings) {
+  const ArgumentCheck check = checked(ctx, master, m, v, gradient);
+  check.require(settings.step >= 1, "settings", "a step of at least 1", fmt::format("step {}", settings.step));
+  run_adamw(ctx, {master, m, v, gradient, settings, {}});
+}
+
+void adamw(Context& ctx, const Tensor& master, const Tensor& m, const Tensor& v, const Tensor& gradient,
+           const AdamW& settings, const Tensor& record) {
+  const ArgumentCheck check = checked(ctx, master, m, v, gradient);
+  check.whole("record", record, DType::kF64, {kStepFields});
+  run_adamw(ctx, {master, m, v, gradient, settings, record});
 }
 
 void add_sum_of_squares(Context& ctx, const Tensor& sum, const Tensor& x) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "caravan/ops/context.h"
+#include "caravan/ops/step_record.h"
 
 namespace caravan::ops {
 
@@ -22,6 +23,11 @@ struct AdamW {
 // otherwise, or when step is below 1.
 void adamw(Context& ctx, const Tensor& master, const Tensor& m, const Tensor& v, const Tensor& gradient,
            const AdamW& settings);
+
+// The same with lr, step and gradient_scale as they stand in `record` (decide_step), whatever the settings say of them;
+// nothing is written where it says that the step is not applied.  record: [kStepFields] f64.
+void adamw(Context& ctx, const Tensor& master, const Tensor& m, const Tensor& v, const Tensor& gradient,
+           const AdamW& settings, const Tensor& record);
 
 // sum[0] += sum of x^2, in f64, blocks of a fixed size in order: the same bits for every thread count.
 // sum: [1] f64.  x: any compute float dtype, contiguous.

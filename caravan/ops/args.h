@@ -6,6 +6,7 @@
 // checks nothing again.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -17,6 +18,7 @@
 #include "caravan/ops/linear.h"
 #include "caravan/ops/rms_norm.h"
 #include "caravan/ops/rope.h"
+#include "caravan/ops/step_record.h"
 
 namespace caravan::ops {
 
@@ -135,9 +137,32 @@ struct ZeroArgs {
 struct AdamWArgs {
   Tensor master, m, v, gradient;
   AdamW settings;
+  Tensor record;  // undefined: the settings say all
 };
 
 struct SumOfSquaresArgs {
+  Tensor sum, x;
+};
+
+// What of AdamW's factors changes from step to step.
+struct AdamWFactors {
+  double lr, gradient_scale;
+  double correction1;      // 1 - beta1^step
+  double root_correction;  // sqrt(1 - beta2^step)
+};
+// Of settings that say all.
+inline AdamWFactors factors_of(const AdamW& settings) {
+  const auto step = static_cast<double>(settings.step);
+  return {settings.lr, settings.gradient_scale, 1 - std::pow(settings.beta1, step),
+          std::sqrt(1 - std::pow(settings.beta2, step))};
+}
+
+struct DecideStepArgs {
+  Tensor record;
+  StepRule rule;
+};
+
+struct AddSumArgs {
   Tensor sum, x;
 };
 
@@ -228,6 +253,8 @@ ImplementationList<ConvertArgs> convert_list();
 ImplementationList<ZeroArgs> zero_list();
 ImplementationList<AdamWArgs> adamw_list();
 ImplementationList<SumOfSquaresArgs> sum_of_squares_list();
+ImplementationList<DecideStepArgs> decide_step_list();
+ImplementationList<AddSumArgs> add_sum_list();
 ImplementationList<SumWordsArgs> sum_words_list();
 ImplementationList<AppendRowsArgs> append_rows_list();
 ImplementationList<CachedAttentionArgs> cached_attention_list();
@@ -274,6 +301,8 @@ ImplementationList<ConvertArgs> convert_list();
 ImplementationList<ZeroArgs> zero_list();
 ImplementationList<AdamWArgs> adamw_list();
 ImplementationList<SumOfSquaresArgs> sum_of_squares_list();
+ImplementationList<DecideStepArgs> decide_step_list();
+ImplementationList<AddSumArgs> add_sum_list();
 ImplementationList<SumWordsArgs> sum_words_list();
 }  // namespace ref
 

@@ -71,6 +71,8 @@ Context make_context(const ContextOptions& options) {
     cuda::require_built();
     ctx.synchronous = wanted("CARAVAN_SYNC");
     ctx.tune_products = wanted("CARAVAN_TUNE");
+    const char* graphs = std::getenv("CARAVAN_GRAPHS");
+    ctx.record_graphs = !ctx.synchronous && (graphs == nullptr || std::string_view(graphs) != "0");
   }
   ctx.allocator = options.dry_run                     ? Allocator::meta(options.memory_capacity)
                   : options.backend == Backend::kCuda ? Allocator::cuda(options.cuda_device, options.memory_capacity)

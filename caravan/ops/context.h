@@ -63,6 +63,10 @@ struct Context {
   // CUDA: the first product of a shape tries several algorithms and keeps the fastest.  Which one that is may differ from
   // run to run, and bits with it; it takes memory for another result.
   bool tune_products = false;
+  bool record_graphs =
+      true;  // CUDA: steps that repeat become graphs (ops/graph.h); false: each op is asked for each time
+  // CUDA: of the context that a graph is recorded with, what its kernels read and others may drop; null elsewhere.
+  std::shared_ptr<std::vector<std::shared_ptr<const void>>> kept;
   bool synchronous = false;                      // CUDA: wait after each op, so that an error names the op that made it
   std::shared_ptr<Trace> trace;                  // null: nobody wants one
   std::function<void(const Choice&)> on_choice;  // called once a dispatch when set
@@ -85,7 +89,8 @@ struct ContextOptions {
 };
 
 // A context on this machine: usable_isa(), an allocator of its own, and, when CARAVAN_EXPLAIN=1 is set, choices printed
-// to stderr (each distinct one once).  CARAVAN_SYNC=1 makes a CUDA context synchronous, CARAVAN_TUNE=1 sets tune_products.  Throws as usable_isa(),
+// to stderr (each distinct one once).  CARAVAN_SYNC=1 makes a CUDA context synchronous and without graphs, CARAVAN_TUNE=1 sets tune_products,
+// CARAVAN_GRAPHS=0 clears record_graphs.  Throws as usable_isa(),
 // Allocator::host() and Allocator::cuda() do.  A dry run of Backend::kCuda needs no GPU and a build with CUDA.
 Context make_context(const ContextOptions& options = {});
 

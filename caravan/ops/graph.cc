@@ -1,57 +1,45 @@
 #include "caravan/ops/graph.h"
 
+#include <fmt/format.h>
+
 #include <utility>
 
 #include "caravan/base/error.h"
 #include "caravan/ops/args.h"
 #include "caravan/ops/trace.h"
+#include "caravan/tensor/cuda_memory.h"
 
 namespace caravan::ops {
 
 Graph::Graph(Context& ctx, Body body) : outer_(ctx), body_(std::move(body)), ctx_(ctx) {
-  if (ctx.backend != Backend::kCuda) {
+  if (ctx.backend != Backend::kCuda || !ctx.record_graphs || ctx.dry_run()) {
     return;
   }
   ctx_.synchronous = false;
   ctx_.on_timed = nullptr;
   ctx_.on_choice = nullptr;
-  if (ctx.dry_run()) {
-    // Addresses far from the context's own, so that no tensor seems to lie in another.
-    constexpr std::uintptr_t kElsewhere = std::uintptr_t{1} << 62;
-    constexpr std::int64_t kRoom = std::int64_t{1} << 60;
-    ctx_.allocator = Allocator::within(
-        Tensor(DType::kU8, {kRoom}, ctx.allocator->device(), reinterpret_cast<std::byte*>(kElsewhere), nullptr));
-    body_(ctx_);
-    slab_ = ctx.allocate(DType::kU8, {ctx_.allocator->use().high_water}, Segment::kWorkspace);
-    return;
-  }
-  // What body needs is known when it has been recorded once: recording runs nothing, so it may be done again.
-  constexpr std::int64_t kFirstTry = std::int64_t{1} << 24;
-  for (std::int64_t bytes = kFirstTry; recorded_ == nullptr; bytes *= 2) {
-    try {
-      record(bytes);
-    } catch (const OutOfMemoryError&) {
-      if (slab_.bytes() < bytes) {
-        throw;  // it was the slab that was not there
-      }
-      continue;
-    }
-    if (recorded_ == nullptr) {
-      slab_ = Tensor();
-      return;  // nothing can be recorded here
-    }
-  }
-  const std::int64_t needed = ctx_.allocator->use().high_water;
-  record(needed);
+  record();
 }
 
-void Graph::record(std::int64_t bytes) {
+void Graph::record() {
   recorded_ = nullptr;
-  ctx_.allocator = outer_.allocator;
-  slab_ = Tensor();
-  slab_ = outer_.allocate(DType::kU8, {bytes}, Segment::kWorkspace);
-  ctx_.allocator = Allocator::within(slab_);
-  recorded_ = cuda::record(ctx_, [this] { body_(ctx_); });
+  // Kernels of a graph read lists and plans that other calls may push out of their caches: the graph holds them.
+  ctx_.kept = std::make_shared<std::vector<std::shared_ptr<const void>>>();
+  outer_.allocator->begin_trail();
+  try {
+    const cuda_memory::KeptUploads uploads;
+    recorded_ = cuda::record(ctx_, [this] { body_(ctx_); });
+    ctx_.kept->push_back(uploads.memory());
+  } catch (...) {
+    (void)outer_.allocator->end_trail();
+    throw;
+  }
+  trail_ = outer_.allocator->end_trail();
+  if (trail_.left_bytes > 0) {
+    recorded_ = nullptr;
+    throw Error(fmt::format("a graph's ops keep {} bytes that they allocated: run them once before they are recorded",
+                            trail_.left_bytes));
+  }
 }
 
 Graph::~Graph() {
@@ -66,11 +54,15 @@ Graph::~Graph() {
 
 void Graph::run() {
   const TraceRange range(outer_, "graph");
-  if (recorded_ != nullptr) {
-    cuda::run_recorded(ctx_, recorded_);
-  } else {
+  if (recorded_ == nullptr) {
     body_(outer_);
+    return;
   }
+  if (!outer_.allocator->is_free(trail_)) {
+    synchronize(ctx_);
+    record();
+  }
+  cuda::run_recorded(ctx_, recorded_);
 }
 
 }  // namespace caravan::ops

@@ -8,33 +8,33 @@
 
 namespace caravan::ops {
 
-// On a GPU the ops of `body` become one CUDA graph: a step costs the host one launch.  Elsewhere run() calls body.
+// On a GPU the ops of `body` become one CUDA graph: a step costs the host one launch.  Elsewhere, and where the context's
+// record_graphs is false, run() calls body.
 //
-// body may ask for ops and tensors; not for copies from or to the host, plans that were not made before, or anything that
-// waits.  So it is run once before it is recorded, by the caller.  Its tensors come from a slab of its own, taken out of
-// the context's memory and as large as body needs, since every run writes where the first one did.
+// body may ask for ops and tensors, and copy to the device what stays the same from run to run; not for copies to the host,
+// plans that were not made before, or anything that waits.  So it is run once before it is recorded, by the caller.  What
+// body allocates it gives back: between runs that memory is anybody's, and a run whose memory is in use is recorded anew.
 class Graph {
  public:
   using Body = std::function<void(Context&)>;
 
   // Records, and runs nothing.  The tensors that body reads and writes, and ctx, must outlive the graph.
-  // Throws what body throws, OutOfMemoryError, and Error with CUDA's words.
+  // Throws what body throws, and Error with CUDA's words or when body keeps memory.
   Graph(Context& ctx, Body body);
   ~Graph();
   Graph(const Graph&) = delete;
   Graph& operator=(const Graph&) = delete;
 
-  // Runs it after all that was asked of the device before.
+  // Runs it after all that was asked of the device before.  Throws as the constructor does.
   void run();
 
  private:
-  // Takes a slab of so many bytes and records into it.
-  void record(std::int64_t bytes);
+  void record();
 
   Context& outer_;
   Body body_;
-  Tensor slab_;
-  Context ctx_;                     // over the slab
+  Context ctx_;  // that body is recorded with
+  AllocationTrail trail_;
   std::shared_ptr<void> recorded_;  // of a GPU
 };
 

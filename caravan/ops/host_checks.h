@@ -1,11 +1,13 @@
-// Checks of index tensors that have to read them.  For the implementations of host backends only: the front ends serve
-// the meta device too, where there is nothing to read.
+// Checks of index tensors that have to read them, and a step's record.  For the implementations of host backends only: the
+// front ends serve the meta device too, where there is nothing to read.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "caravan/base/error.h"
+#include "caravan/ops/args.h"
 #include "caravan/ops/loss_head.h"
 #include "caravan/tensor/tensor.h"
 
@@ -48,6 +50,18 @@ inline void check_kinds(const Tensor& kind, const Tensor& positions, std::int64_
                        " is not a row of the " + std::to_string(kinds) + " rows of frequencies");
     }
   }
+}
+
+// Nothing where the record says that the step is not applied.
+inline std::optional<AdamWFactors> host_factors(const AdamWArgs& args) {
+  if (!args.record.defined()) {
+    return factors_of(args.settings);
+  }
+  const auto* record = reinterpret_cast<const double*>(args.record.address());
+  if (record[kApplied] == 0) {
+    return std::nullopt;
+  }
+  return AdamWFactors{record[kLr], record[kGradientScale], record[kCorrection1], record[kRootCorrection]};
 }
 
 }  // namespace caravan::ops

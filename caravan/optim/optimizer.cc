@@ -6,7 +6,6 @@
 #include <cmath>
 
 #include "caravan/base/error.h"
-#include "caravan/ops/adamw.h"
 #include "caravan/ops/elementwise.h"
 #include "caravan/tensor/copy.h"
 
@@ -37,22 +36,19 @@ void validate(const AdamWConfig& config) {
           "a number of at least 0");
 }
 
-double squared_gradient_norm(ops::Context& ctx, const autograd::WeightStore& store) {
-  const Tensor sum = ctx.allocate(DType::kF64, {1}, Segment::kWorkspace);
-  ops::zero(ctx, sum);
+void add_squared_gradients(ops::Context& ctx, const Tensor& sum, const autograd::WeightStore& store) {
   for (const autograd::Parameter& parameter : store.parameters()) {
     if (parameter.gradient.defined() && !parameter.spec.replica) {
       ops::add_sum_of_squares(ctx, sum, parameter.gradient);
     }
   }
-  return ctx.dry_run() ? 0.0 : to_doubles(sum).front();
 }
 
-double clip_coefficient(double norm, double max_norm) {
-  constexpr double kTorchEpsilon = 1e-6;
-  const double coefficient = max_norm / (norm + kTorchEpsilon);
-  // Written so that a norm that is no number stays visible.
-  return max_norm <= 0.0 || coefficient > 1.0 ? 1.0 : coefficient;
+double squared_gradient_norm(ops::Context& ctx, const autograd::WeightStore& store) {
+  const Tensor sum = ctx.allocate(DType::kF64, {1}, Segment::kWorkspace);
+  ops::zero(ctx, sum);
+  add_squared_gradients(ctx, sum, store);
+  return ctx.dry_run() ? 0.0 : to_doubles(sum).front();
 }
 
 Optimizer::Optimizer(ops::Context& ctx, autograd::WeightStore& store, const AdamWConfig& config)
@@ -75,14 +71,26 @@ void Optimizer::step(ops::Context& ctx, double lr_factor, double gradient_scale)
   ++steps_;
   ops::AdamW settings;
   settings.lr = config_.lr * lr_factor;
+  settings.step = steps_;
+  settings.gradient_scale = gradient_scale;
+  move(ctx, settings, {});
+}
+
+void Optimizer::step(ops::Context& ctx, const Tensor& record) {
+  move(ctx, {}, record);
+}
+
+void Optimizer::move(ops::Context& ctx, ops::AdamW settings, const Tensor& record) {
   settings.beta1 = config_.beta1;
   settings.beta2 = config_.beta2;
   settings.eps = config_.eps;
-  settings.step = steps_;
-  settings.gradient_scale = gradient_scale;
   for (const Moments& one : moments_) {
     settings.weight_decay = decay_of(config_, one.parameter->spec.decay);
-    ops::adamw(ctx, one.parameter->master, one.first, one.second, one.parameter->gradient, settings);
+    if (record.defined()) {
+      ops::adamw(ctx, one.parameter->master, one.first, one.second, one.parameter->gradient, settings, record);
+    } else {
+      ops::adamw(ctx, one.parameter->master, one.first, one.second, one.parameter->gradient, settings);
+    }
   }
   store_.masters_changed(ctx);
 }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "caravan/autograd/parameter.h"
+#include "caravan/ops/adamw.h"
 #include "caravan/ops/context.h"
 
 namespace caravan::optim {
@@ -30,14 +31,12 @@ struct AdamWConfig {
 // Throws ConfigError naming the field when a number is impossible.
 void validate(const AdamWConfig& config);
 
-// The square of the L2 norm over all gradients of the store but replicas, summed in f64 in the order of the parameters:
-// the same bits for every thread count.  Ranks that hold parts of the gradients add their squares.  0 on the meta
-// device.
+// sum[0] += the square of the L2 norm over all gradients of the store but replicas, summed in f64 in the order of the
+// parameters: the same bits for every thread count.  Ranks that hold parts of the gradients add their squares.
+// sum: [1] f64.
+void add_squared_gradients(ops::Context& ctx, const Tensor& sum, const autograd::WeightStore& store);
+// The same sum, read by the host.  0 on the meta device.
 double squared_gradient_norm(ops::Context& ctx, const autograd::WeightStore& store);
-
-// What gradients are multiplied by so that their norm is at most `max_norm` (0: never): torch's clip_grad_norm_,
-//   min(1, max_norm / (norm + 1e-6)).
-double clip_coefficient(double norm, double max_norm);
 
 // First and second moments of every parameter with a gradient, in Segment::kOptimizer.
 class Optimizer {
@@ -49,10 +48,13 @@ class Optimizer {
   // One step: masters, moments and compute views are written, gradients are read and left.  lr_factor multiplies the
   // config's lr, gradient_scale the gradients (the clipping coefficient).
   void step(ops::Context& ctx, double lr_factor = 1.0, double gradient_scale = 1.0);
+  // The same with the learning rate and the scale of a step's record (ops/step_record.h), where it says that the step is
+  // applied; steps() counts on when the host has heard of it and says so by resume().
+  void step(ops::Context& ctx, const Tensor& record);
 
   // Steps done so far.
   std::int64_t steps() const { return steps_; }
-  // Goes on from a checkpoint of that many steps, whose moments were written into moments().
+  // Goes on after that many steps, those of a checkpoint whose moments were written into moments().
   void resume(std::int64_t steps) { steps_ = steps; }
 
   struct Moments {
@@ -64,6 +66,9 @@ class Optimizer {
   const std::vector<Moments>& moments() const { return moments_; }
 
  private:
+  // With the record when it is defined.
+  void move(ops::Context& ctx, ops::AdamW settings, const Tensor& record);
+
   autograd::WeightStore& store_;
   AdamWConfig config_;
   std::vector<Moments> moments_;

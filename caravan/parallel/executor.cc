@@ -8,6 +8,7 @@
 
 #include "caravan/base/error.h"
 #include "caravan/ops/elementwise.h"
+#include "caravan/ops/step_record.h"
 #include "caravan/ops/trace.h"
 #include "caravan/tensor/copy.h"
 
@@ -24,14 +25,14 @@ struct InFlight {
   autograd::Slot input = autograd::kNoSlot;
   autograd::Slot output = autograd::kNoSlot;
 
-  InFlight(ops::Context& ctx, const MicroBatch& batch, const autograd::SavePolicy& policy)
+  InFlight(ops::Context& ctx, const PlacedBatch& batch, const autograd::SavePolicy& policy)
       : tape(ctx), pass(ctx, batch.layout) {
     pass.tape = &tape;
     pass.checkpointing = policy;
   }
 };
 
-void check(const Schedule& schedule, const model::Llama& stage, const std::vector<MicroBatch>& batches,
+void check(const Schedule& schedule, const model::Llama& stage, const std::vector<PlacedBatch>& batches,
            const comm::Communicator& pipeline) {
   const std::vector<std::string> found = problems(schedule);
   if (!found.empty()) {
@@ -66,19 +67,21 @@ void check(const Schedule& schedule, const model::Llama& stage, const std::vecto
 // One rank's walk through its steps.
 class Runner {
  public:
-  Runner(ops::Context& ctx, const model::Llama& stage, const Schedule& schedule, const std::vector<MicroBatch>& batches,
-         comm::Communicator& pipeline, const ExecutorOptions& options)
+  Runner(ops::Context& ctx, const model::Llama& stage, const Schedule& schedule,
+         const std::vector<PlacedBatch>& batches, comm::Communicator& pipeline, const Tensor& loss_sum,
+         const ExecutorOptions& options)
       : ctx_(ctx),
         stage_(stage),
         schedule_(schedule),
         batches_(batches),
         pipeline_(pipeline),
+        loss_sum_(loss_sum),
         options_(options),
         in_flight_(batches.size()),
         forwards_left_(static_cast<int>(batches.size())),
         backwards_left_(static_cast<int>(batches.size())) {}
 
-  double run() {
+  void run() {
     for (const Step& step : schedule_.steps[static_cast<std::size_t>(pipeline_.rank())]) {
       switch (step.work) {
         case Work::kForward:
@@ -93,7 +96,6 @@ class Runner {
           break;
       }
     }
-    return loss_;
   }
 
  private:
@@ -110,12 +112,12 @@ class Runner {
 
   void forward(const Step& step) {
     const ops::TraceRange range(ctx_, "forward", [&] { return fmt::format("micro-batch {}", step.micro_batch); });
-    const MicroBatch& batch = batches_[static_cast<std::size_t>(step.micro_batch)];
+    const PlacedBatch& batch = batches_[static_cast<std::size_t>(step.micro_batch)];
     held(step) = std::make_unique<InFlight>(ctx_, batch, options_.checkpointing);
     InFlight& flight = *held(step);
     Value x;
     if (first(step)) {
-      x.tensor = to_device(*ctx_.allocator, batch.ids);
+      x.tensor = batch.ids;
     } else {
       x.tensor = message(step);
       pipeline_.receive(x.tensor, rank_of(step.stage - 1));
@@ -136,13 +138,7 @@ class Runner {
       pipeline_.send(x.tensor, rank_of(step.stage + 1));
       return;
     }
-    const Value losses =
-        stage_.token_losses(flight.pass, x, to_device(*ctx_.allocator, batch.targets), options_.loss_scale);
-    if (!ctx_.dry_run()) {
-      for (const double one : to_doubles(losses.tensor)) {
-        loss_ += one;
-      }
-    }
+    ops::add_sum(ctx_, loss_sum_, stage_.token_losses(flight.pass, x, batch.targets, options_.loss_scale).tensor);
   }
 
   void backward(const Step& step) {
@@ -191,14 +187,14 @@ class Runner {
   ops::Context& ctx_;
   const model::Llama& stage_;
   const Schedule& schedule_;
-  const std::vector<MicroBatch>& batches_;
+  const std::vector<PlacedBatch>& batches_;
   comm::Communicator& pipeline_;
+  Tensor loss_sum_;
   const ExecutorOptions& options_;
   std::vector<std::unique_ptr<InFlight>> in_flight_;
   int forwards_left_;
   int backwards_left_;
   DType dtype_ = stage_.dtype();
-  double loss_ = 0.0;
 };
 
 }  // namespace
@@ -210,11 +206,19 @@ autograd::UnitRange stage_units(int units, int stage, int stages) {
   return {first, first + each + (stage < rest ? 1 : 0)};
 }
 
-double run_schedule(ops::Context& ctx, const model::Llama& stage, const Schedule& schedule,
-                    const std::vector<MicroBatch>& batches, comm::Communicator& pipeline,
-                    const ExecutorOptions& options) {
+std::vector<PlacedBatch> place(ops::Context& ctx, const std::vector<MicroBatch>& batches) {
+  std::vector<PlacedBatch> result;
+  for (const MicroBatch& batch : batches) {
+    result.push_back({batch.layout, to_device(*ctx.allocator, batch.ids), to_device(*ctx.allocator, batch.targets)});
+  }
+  return result;
+}
+
+void run_schedule(ops::Context& ctx, const model::Llama& stage, const Schedule& schedule,
+                  const std::vector<PlacedBatch>& batches, comm::Communicator& pipeline, const Tensor& loss_sum,
+                  const ExecutorOptions& options) {
   check(schedule, stage, batches, pipeline);
-  return Runner(ctx, stage, schedule, batches, pipeline, options).run();
+  Runner(ctx, stage, schedule, batches, pipeline, loss_sum, options).run();
 }
 
 void sum_tied_gradients(ops::Context& ctx, autograd::WeightStore& store, const model::LlamaConfig& config,

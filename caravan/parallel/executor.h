@@ -15,6 +15,16 @@
 
 namespace caravan::parallel {
 
+// A micro-batch where the model is.
+struct PlacedBatch {
+  SequenceLayout layout;
+  Tensor ids;      // [rows] i32
+  Tensor targets;  // [rows] i32
+};
+
+// Takes memory of Segment::kActivations.
+std::vector<PlacedBatch> place(ops::Context& ctx, const std::vector<MicroBatch>& batches);
+
 struct ExecutorOptions {
   double loss_scale = 1.0;  // 1 over the valid targets of the whole global batch
   autograd::SavePolicy checkpointing;
@@ -28,13 +38,13 @@ autograd::UnitRange stage_units(int units, int stage, int stages);
 
 // Does this rank's steps of the schedule on its stage (schedules with one stage a rank) and adds to the gradients of
 // the stage's parameters.  `pipeline` has a rank for every stage.  Every rank has all micro-batches; only the first
-// stage reads ids, only the last targets.  Returns the sum of the negative log likelihoods on the last stage's rank, 0
-// on others.
+// stage reads ids, only the last targets.  loss_sum[0], f64, grows by the sum of the negative log likelihoods on the last
+// stage's rank.  Nothing waits for the device.
 // Throws ConfigError when the schedule has problems() or does not fit batches, stage or communicator, UnsupportedError
 // for several stages on a rank, and what ops and messages throw.
-double run_schedule(ops::Context& ctx, const model::Llama& stage, const Schedule& schedule,
-                    const std::vector<MicroBatch>& batches, comm::Communicator& pipeline,
-                    const ExecutorOptions& options);
+void run_schedule(ops::Context& ctx, const model::Llama& stage, const Schedule& schedule,
+                  const std::vector<PlacedBatch>& batches, comm::Communicator& pipeline, const Tensor& loss_sum,
+                  const ExecutorOptions& options);
 
 // Tied embeddings on two stages: sums the gradients of the embedding (first rank) and the head (last rank) on both.  A
 // no-op with one stage.  All ranks of the pipeline call it.

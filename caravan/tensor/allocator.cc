@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <limits>
 #include <mutex>
+#include <optional>
 #include <utility>
 
 #include "caravan/base/error.h"
@@ -116,15 +117,11 @@ std::string format_table(const MemoryUse& use) {
 }
 
 struct Allocator::State {
-  State(const Device& where, std::byte* slab, std::int64_t bytes, std::shared_ptr<const void> slab_lender)
-      : device(where),
-        base(slab),
-        lender(std::move(slab_lender)),
-        mapped_bytes(where.kind == DeviceKind::kHost && lender == nullptr ? bytes : 0),
-        offsets(bytes) {}
+  State(const Device& where, std::byte* slab, std::int64_t bytes)
+      : device(where), base(slab), mapped_bytes(where.kind == DeviceKind::kHost ? bytes : 0), offsets(bytes) {}
 
   ~State() {
-    if (device.kind == DeviceKind::kCuda && lender == nullptr) {
+    if (device.kind == DeviceKind::kCuda) {
       cuda_memory::release(device.index, base);
     }
     if (mapped_bytes > 0) {
@@ -155,6 +152,9 @@ struct Allocator::State {
     account.live_bytes += rounded;
     account.peak_bytes = std::max(account.peak_bytes, account.live_bytes);
     peak_bytes = std::max(peak_bytes, offsets.live_bytes());
+    if (trail) {
+      note(offset, offset + rounded);
+    }
     if (mapped_bytes > 0) {
       touched = std::max(touched, offset + rounded);
       ASAN_UNPOISON_MEMORY_REGION(base + offset, static_cast<std::size_t>(bytes));
@@ -170,22 +170,43 @@ struct Allocator::State {
       ASAN_POISON_MEMORY_REGION(base + offset, static_cast<std::size_t>(rounded));
     }
     offsets.free(offset);
+    if (trail && noted.erase(offset) > 0) {
+      trail->left_bytes -= rounded;
+    }
     segments[static_cast<std::size_t>(segment)].live_bytes -= rounded;
+  }
+
+  // A block on the trail, joined with what it touches.
+  void note(std::int64_t begin, std::int64_t end) {
+    noted.insert(begin);
+    trail->left_bytes += end - begin;
+    auto& ranges = trail->ranges;
+    auto next = ranges.upper_bound(begin);
+    if (next != ranges.begin() && std::prev(next)->second >= begin) {
+      next = std::prev(next);
+    }
+    while (next != ranges.end() && next->first <= end) {
+      begin = std::min(begin, next->first);
+      end = std::max(end, next->second);
+      next = ranges.erase(next);
+    }
+    ranges.emplace(begin, end);
   }
 
   const Device device;
   std::byte* const base;
-  const std::shared_ptr<const void> lender;  // of a slab that is somebody's tensor
-  const std::int64_t mapped_bytes;           // 0 for a slab that is not mapped memory of ours
+  const std::int64_t mapped_bytes;  // 0 for a slab that is not mapped memory of ours
   mutable std::mutex mutex;
   OffsetAllocator offsets;
   std::array<SegmentUse, kSegmentCount> segments{};
   std::int64_t peak_bytes = 0;
   std::int64_t touched = 0;  // the largest end of any block ever: what may carry poison
+  std::optional<AllocationTrail> trail;
+  std::set<std::int64_t> noted;  // offsets of blocks on the trail that are allocated still
 };
 
-Allocator::Allocator(Device device, std::byte* base, std::int64_t capacity, std::shared_ptr<const void> lender)
-    : device_(device), state_(std::make_unique<State>(device, base, capacity, std::move(lender))) {}
+Allocator::Allocator(Device device, std::byte* base, std::int64_t capacity)
+    : device_(device), state_(std::make_unique<State>(device, base, capacity)) {}
 
 Allocator::~Allocator() = default;
 
@@ -244,13 +265,6 @@ std::shared_ptr<Allocator> Allocator::cuda(int index, std::int64_t capacity) {
   }
 }
 
-std::shared_ptr<Allocator> Allocator::within(const Tensor& slab) {
-  if (slab.dtype() != DType::kU8 || !slab.contiguous()) {
-    throw ShapeError(fmt::format("an allocator within {}: contiguous bytes expected", to_string(slab)));
-  }
-  return std::shared_ptr<Allocator>(new Allocator(slab.device(), slab.address(), slab.bytes(), slab.owner()));
-}
-
 std::int64_t Allocator::cuda_capacity(int index) {
   return std::max<std::int64_t>(0, cuda_memory::free_bytes(index) - kCudaReserve);
 }
@@ -292,6 +306,23 @@ void Allocator::reset_peaks() {
   }
   state_->peak_bytes = state_->offsets.live_bytes();
   state_->offsets.reset_high_water();
+}
+
+void Allocator::begin_trail() {
+  const std::lock_guard lock(state_->mutex);
+  state_->trail.emplace();
+  state_->noted.clear();
+}
+
+AllocationTrail Allocator::end_trail() {
+  const std::lock_guard lock(state_->mutex);
+  return std::exchange(state_->trail, std::nullopt).value_or(AllocationTrail{});
+}
+
+bool Allocator::is_free(const AllocationTrail& trail) const {
+  const std::lock_guard lock(state_->mutex);
+  return std::ranges::all_of(trail.ranges,
+                             [&](const auto& range) { return state_->offsets.is_free(range.first, range.second); });
 }
 
 }  // namespace caravan

@@ -38,6 +38,8 @@ class OffsetAllocator {
   // Forgets the past: high_water() starts again from the blocks that are live now.
   void reset_high_water();
   std::int64_t largest_free() const;
+  // Whether no block overlaps [begin, end), which lies in the capacity.
+  bool is_free(std::int64_t begin, std::int64_t end) const;
 
  private:
   std::int64_t capacity_;
@@ -67,6 +69,12 @@ struct MemoryUse {
   std::int64_t capacity = 0;
 };
 
+// Places that were allocated in the course of something, whether they still are or not.
+struct AllocationTrail {
+  std::map<std::int64_t, std::int64_t> ranges;  // begin -> end, in bytes of the slab; apart from each other
+  std::int64_t left_bytes = 0;                  // of them not given back when it ended
+};
+
 // The start-up table: a line a segment, then the totals.
 std::string format_table(const MemoryUse& use);
 
@@ -86,8 +94,6 @@ class Allocator : public std::enable_shared_from_this<Allocator> {
   // reserve for the libraries' own state; a capacity that was named is had in full.  The device is the calling thread's
   // from here on.  Throws UnsupportedError when the device cannot be used, OutOfMemoryError when the memory is not there.
   static std::shared_ptr<Allocator> cuda(int index, std::int64_t capacity = 0);
-  // An allocator of the bytes of `slab`, which it keeps alive: [bytes] u8, contiguous, on any device.  Throws ShapeError.
-  static std::shared_ptr<Allocator> within(const Tensor& slab);
   // The default capacity of cuda().  Throws UnsupportedError when the device cannot be used.
   static std::int64_t cuda_capacity(int index);
 
@@ -102,8 +108,14 @@ class Allocator : public std::enable_shared_from_this<Allocator> {
   // Starts peak and high-water accounting again from what is live now.
   void reset_peaks();
 
+  // From here to end_trail() every block that is allocated is noted.  One trail at a time.
+  void begin_trail();
+  AllocationTrail end_trail();
+  // Whether nothing is allocated now where the trail went: work that was asked for there may be asked for again.
+  bool is_free(const AllocationTrail& trail) const;
+
  protected:
-  Allocator(Device device, std::byte* base, std::int64_t capacity, std::shared_ptr<const void> lender = nullptr);
+  Allocator(Device device, std::byte* base, std::int64_t capacity);
 
  private:
   struct State;

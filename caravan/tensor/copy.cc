@@ -196,13 +196,16 @@ Tensor to_device(Allocator& allocator, const std::vector<float>& values, const S
   return tensor;
 }
 
-Mailbox::Mailbox(const Tensor& tensor) : tensor_(tensor) {
-  if (tensor.dtype() != DType::kI32 || !tensor.contiguous()) {
-    throw ShapeError(fmt::format("Mailbox: contiguous i32 expected, found {}", to_string(tensor)));
+template <typename T>
+Mailbox<T>::Mailbox(const Tensor& tensor) : tensor_(tensor) {
+  constexpr DType kDType = std::is_same_v<T, double> ? DType::kF64 : DType::kI32;
+  if (tensor.dtype() != kDType || !tensor.contiguous()) {
+    throw ShapeError(fmt::format("Mailbox: contiguous {} expected, found {}", to_string(kDType), to_string(tensor)));
   }
 }
 
-void Mailbox::post() {
+template <typename T>
+void Mailbox<T>::post() {
   if (tensor_.device().kind == DeviceKind::kCuda) {
     std::shared_ptr<cuda_memory::LateCopy> used;
     if (!spare_.empty()) {
@@ -213,15 +216,16 @@ void Mailbox::post() {
         cuda_memory::start_copy_out(tensor_.device().index, tensor_.address(), tensor_.bytes(), std::move(used)));
     return;
   }
-  std::vector<std::int32_t>& values = made_.emplace_back(static_cast<std::size_t>(tensor_.elements()));
+  std::vector<T>& values = made_.emplace_back(static_cast<std::size_t>(tensor_.elements()));
   copy_to_host(std::as_writable_bytes(std::span(values)), tensor_);
 }
 
-std::vector<std::int32_t> Mailbox::take() {
+template <typename T>
+std::vector<T> Mailbox<T>::take() {
   if (!under_way_.empty()) {
     const std::shared_ptr<cuda_memory::LateCopy> copy = std::move(under_way_.front());
     under_way_.pop_front();
-    std::vector<std::int32_t> values(static_cast<std::size_t>(tensor_.elements()));
+    std::vector<T> values(static_cast<std::size_t>(tensor_.elements()));
     std::memcpy(values.data(), cuda_memory::finish(*copy), static_cast<std::size_t>(tensor_.bytes()));
     spare_.push_back(copy);
     return values;
@@ -229,10 +233,13 @@ std::vector<std::int32_t> Mailbox::take() {
   if (made_.empty()) {
     throw ShapeError("Mailbox: no copy was asked for");
   }
-  std::vector<std::int32_t> values = std::move(made_.front());
+  std::vector<T> values = std::move(made_.front());
   made_.pop_front();
   return values;
 }
+
+template class Mailbox<std::int32_t>;
+template class Mailbox<double>;
 
 void convert_elements(DType dst_dtype, std::byte* dst, DType src_dtype, const std::byte* src, std::int64_t count) {
   with_float_type(dst_dtype, "convert_elements", [&]<typename Dst>() {

@@ -37,21 +37,25 @@ void convert_elements(DType dst_dtype, std::byte* dst, DType src_dtype, const st
 
 // Copies of one small tensor that the host reads later than it asks for them, so that the device need not wait for the
 // host nor the host for the device.  Elsewhere than on a GPU a copy is made when it is asked for.
+// T: std::int32_t or double, as the tensor's elements are.
+template <typename T>
 class Mailbox {
  public:
-  // Of a contiguous i32 tensor.  Throws ShapeError for another one.
+  // Of a contiguous tensor.  Throws ShapeError for one of other elements, or with gaps.
   explicit Mailbox(const Tensor& tensor);
   // Asks for a copy of what the tensor holds when everything asked for before is done.
   void post();
   // The oldest copy that was not taken yet; waits for it.  Throws ShapeError when there is none.
-  std::vector<std::int32_t> take();
+  std::vector<T> take();
 
  private:
   Tensor tensor_;
   std::deque<std::shared_ptr<cuda_memory::LateCopy>> under_way_;
   std::vector<std::shared_ptr<cuda_memory::LateCopy>> spare_;
-  std::deque<std::vector<std::int32_t>> made_;
+  std::deque<std::vector<T>> made_;
 };
+extern template class Mailbox<std::int32_t>;
+extern template class Mailbox<double>;
 
 // Waits for the device.  The elements of a float tensor as doubles or floats, of an integer tensor as i64, in row-major order.
 std::vector<double> to_doubles(const Tensor& tensor);

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <memory>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "caravan/base/error.h"
@@ -91,6 +92,19 @@ struct Block {
 
 thread_local Block block_now;
 thread_local Stacks stacks;
+
+// What a stream is asked for, in order.
+using Nodes = std::vector<std::function<void()>>;
+thread_local std::unique_ptr<Nodes> recording;  // of the thread's stream; null when it runs what it is asked for
+
+// Does it, or notes it where the stream records: then it happens whenever the graph runs.
+void ask(std::function<void()> work) {
+  if (recording != nullptr) {
+    recording->push_back(std::move(work));
+  } else {
+    work();
+  }
+}
 
 void leave(Waiting why) {
   Fiber& fiber = block_now.fibers[block_now.current];
@@ -197,6 +211,10 @@ void run(dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<vo
   }
 }
 
+void launch(dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<void()>& thread) {
+  ask([=] { run(grid, block, shared_bytes, thread); });
+}
+
 std::byte* dynamic_shared_bytes() {
   const auto address = reinterpret_cast<std::uintptr_t>(block_now.shared.data());
   return block_now.shared.data() + (16 - address % 16) % 16;
@@ -220,7 +238,19 @@ const Bytes* exchange(const void* value, std::size_t size) {
 
 }  // namespace caravan::cuda_emulation
 
-// The runtime.  Everything is done when the call returns, so streams and events have nothing to do.
+// A recorded graph and one that is made ready are the same here.
+struct CUgraph_st {
+  caravan::cuda_emulation::Nodes nodes;
+};
+struct CUgraphExec_st {
+  caravan::cuda_emulation::Nodes nodes;
+};
+
+using caravan::cuda_emulation::ask;
+using caravan::cuda_emulation::recording;
+
+// The runtime.  Everything is done when the call returns, so streams and events have nothing to do; but for a stream that
+// records, which as on a GPU keeps what it is asked for and refuses what would have to wait.
 extern "C" {
 
 cudaError_t cudaGetDeviceCount(int* count) {
@@ -290,33 +320,85 @@ cudaError_t cudaFreeHost(void* pointer) {
 
 cudaError_t cudaMemcpyAsync(void* dst, const void* src, std::size_t bytes, cudaMemcpyKind /*kind*/,
                             cudaStream_t /*stream*/) {
-  std::memmove(dst, src, bytes);
+  ask([=] { std::memmove(dst, src, bytes); });
   return cudaSuccess;
 }
 
 cudaError_t cudaMemcpy2DAsync(void* dst, std::size_t dst_pitch, const void* src, std::size_t src_pitch,
                               std::size_t width, std::size_t height, cudaMemcpyKind /*kind*/, cudaStream_t /*stream*/) {
-  for (std::size_t row = 0; row < height; ++row) {
-    std::memmove(static_cast<std::byte*>(dst) + row * dst_pitch, static_cast<const std::byte*>(src) + row * src_pitch,
-                 width);
-  }
+  ask([=] {
+    for (std::size_t row = 0; row < height; ++row) {
+      std::memmove(static_cast<std::byte*>(dst) + row * dst_pitch, static_cast<const std::byte*>(src) + row * src_pitch,
+                   width);
+    }
+  });
   return cudaSuccess;
 }
 
 cudaError_t cudaMemsetAsync(void* pointer, int value, std::size_t bytes, cudaStream_t /*stream*/) {
-  std::memset(pointer, value, bytes);
+  ask([=] { std::memset(pointer, value, bytes); });
   return cudaSuccess;
 }
 
 cudaError_t cudaMemset2DAsync(void* pointer, std::size_t pitch, int value, std::size_t width, std::size_t height,
                               cudaStream_t /*stream*/) {
-  for (std::size_t row = 0; row < height; ++row) {
-    std::memset(static_cast<std::byte*>(pointer) + row * pitch, value, width);
-  }
+  ask([=] {
+    for (std::size_t row = 0; row < height; ++row) {
+      std::memset(static_cast<std::byte*>(pointer) + row * pitch, value, width);
+    }
+  });
   return cudaSuccess;
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t /*stream*/) {
+  return recording == nullptr ? cudaSuccess : cudaErrorStreamCaptureUnsupported;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t /*stream*/, cudaStreamCaptureMode /*mode*/) {
+  if (recording != nullptr) {
+    return cudaErrorIllegalState;
+  }
+  recording = std::make_unique<caravan::cuda_emulation::Nodes>();
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamIsCapturing(cudaStream_t /*stream*/, cudaStreamCaptureStatus* status) {
+  *status = recording == nullptr ? cudaStreamCaptureStatusNone : cudaStreamCaptureStatusActive;
+  return cudaSuccess;
+}
+
+cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* /*mode*/) {
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t /*stream*/, cudaGraph_t* graph) {
+  if (recording == nullptr) {
+    return cudaErrorIllegalState;
+  }
+  *graph = new CUgraph_st{std::move(*recording)};
+  recording = nullptr;
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long /*flags*/) {
+  *exec = new CUgraphExec_st{graph->nodes};
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t /*stream*/) {
+  for (const auto& node : exec->nodes) {
+    node();
+  }
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
+  delete exec;
   return cudaSuccess;
 }
 

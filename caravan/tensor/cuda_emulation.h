@@ -36,6 +36,10 @@ namespace caravan::cuda_emulation {
 // other at different places.
 void run(dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<void()>& thread);
 
+// run(), or while the stream records (cudaStreamBeginCapture) a node of the graph that does it; `thread` is called later
+// then.
+void launch(dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<void()>& thread);
+
 std::byte* dynamic_shared_bytes();
 template <typename T>
 T* dynamic_shared() {

@@ -35,6 +35,24 @@ void copy_in(int index, std::byte* dst, std::int64_t pitch, const std::byte* src
 void copy_out(int index, std::byte* dst, const std::byte* src, std::int64_t pitch, std::int64_t width,
               std::int64_t rows);
 
+// While one lives, copy_in() of its thread copies from pinned memory that holds what it was given: a stream that records
+// (ops/graph.h) reads it again whenever the graph runs.
+class KeptUploads {
+ public:
+  KeptUploads();
+  ~KeptUploads();
+  KeptUploads(const KeptUploads&) = delete;
+  KeptUploads& operator=(const KeptUploads&) = delete;
+
+  // All that was given so far; whoever holds it may outlive this.
+  std::shared_ptr<const void> memory() const;
+
+  struct Memory;
+
+ private:
+  std::shared_ptr<Memory> memory_;
+};
+
 // Bytes on their way from a device to pinned host memory.
 class LateCopy;
 // Asks for the copy of `bytes` bytes after everything that the stream was given before, and does not wait.  `used`, when

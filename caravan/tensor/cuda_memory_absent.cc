@@ -37,6 +37,14 @@ void copy_out(int /*index*/, std::byte* /*dst*/, const std::byte* /*src*/, std::
   throw UnsupportedError(kAbsent);
 }
 
+KeptUploads::KeptUploads() = default;
+
+KeptUploads::~KeptUploads() = default;
+
+std::shared_ptr<const void> KeptUploads::memory() const {
+  return nullptr;
+}
+
 std::shared_ptr<LateCopy> start_copy_out(int /*index*/, const std::byte* /*src*/, std::int64_t /*bytes*/,
                                          std::shared_ptr<LateCopy> /*used*/) {
   throw UnsupportedError(kAbsent);

@@ -76,6 +76,15 @@ void OffsetAllocator::reset_high_water() {
   high_water_ = live_blocks_.empty() ? 0 : live_blocks_.rbegin()->first + live_blocks_.rbegin()->second;
 }
 
+bool OffsetAllocator::is_free(std::int64_t begin, std::int64_t end) const {
+  const auto after = free_blocks_.upper_bound(begin);
+  if (after == free_blocks_.begin()) {
+    return false;
+  }
+  const auto block = std::prev(after);
+  return end <= block->first + block->second;
+}
+
 std::int64_t OffsetAllocator::largest_free() const {
   return free_by_size_.empty() ? 0 : free_by_size_.rbegin()->first;
 }

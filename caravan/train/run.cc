@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <deque>
 #include <ostream>
 #include <thread>
 #include <utility>
@@ -16,7 +17,7 @@
 #include "caravan/base/threads.h"
 #include "caravan/data/loader.h"
 #include "caravan/ops/trace.h"
-#include "caravan/tensor/cuda_memory.h"
+#include "caravan/train/announce.h"
 #include "caravan/train/config_keys.h"
 #include "caravan/train/metrics.h"
 #include "caravan/train/outputs.h"
@@ -159,7 +160,10 @@ class Run {
     if (ctx_.backend != ops::Backend::kRef) {
       try {
         peak_.emplace(ctx_, compute_);
-        peak_->measure(kPeakSeconds);
+        peak_flops_ = peak_->measure(kPeakSeconds);
+        if (on_gpu()) {
+          peak_.reset();  // nobody else slows a GPU down: measured once, and its memory and time go back
+        }
       } catch (const OutOfMemoryError&) {
         peak_.reset();  // mfu is not worth a run
       }
@@ -171,37 +175,65 @@ class Run {
                     environment_.terminal && !config_.metrics.disable_color_printing, trainer_.steps() + 1, total_,
                     config_.metrics.log_freq);
     outputs_.forget_export();
-    bool stopped = false;
     start_trace();
-    const std::int64_t first_traced = trainer_.steps() + 1;
-    while (trainer_.steps() < total_ && !stopped) {
-      one_step(loader, files, console);
-      stopped = environment_.stop_requested && environment_.stop_requested();
+    bool stopping = false;
+    for (bool over = false; !over;) {
+      if (!stopping) {
+        begin_steps(loader);
+      }
+      finish_step(files, console);
+      stopping = stopping || (environment_.stop_requested && environment_.stop_requested());
       const std::int64_t step = trainer_.steps();
-      const bool last = step == total_;
-      trace_when_due(step - first_traced, last || stopped, console);
-      evaluate_when_due(step, last, files, console);
-      sample_when_due(step, last, files, console);
-      write_metrics(files, last || stopped, console);
-      save_when_due(step, last || stopped, console);
+      over = step == total_ || (stopping && trainer_.under_way() == 0);
+      trace_when_due(step, over, console);
+      evaluate_when_due(step, files, console);
+      sample_when_due(step, files, console);
+      write_metrics(files, over, console);
+      save_when_due(step, over, console);
     }
     console.finish();
     environment_.out << format_used(plan, ctx_.allocator->use());
-    summary.stopped = stopped && trainer_.steps() < total_;
+    summary.stopped = trainer_.steps() < total_;
+  }
+
+  bool on_gpu() const { return ctx_.backend == ops::Backend::kCuda; }
+
+  // Asks for the next step.  A GPU is asked for the one after as well, so that it goes on while the host reads what came of
+  // the first; unless something else is to happen between them.
+  void begin_steps(data::Loader& loader) {
+    const std::int64_t most = on_gpu() ? 2 : 1;
+    for (std::int64_t next = trainer_.steps() + trainer_.under_way();
+         next < total_ && trainer_.under_way() < most && trainer_.may_begin() &&
+         (trainer_.under_way() == 0 || !something_due(next));
+         ++next) {
+      begin_step(loader);
+    }
+  }
+
+  // After that step, before the next.
+  bool something_due(std::int64_t step) const {
+    return trace_due(step) || evaluation_due(step) || sampling_due(step) || saving_due(step) ||
+           saving_failed_.has_value();
   }
 
   void start_trace() {
     if (!environment_.trace.empty()) {
       ctx_.trace = std::make_shared<ops::Trace>(environment_.trace, ctx_);
       ctx_.trace->pause(true);
+      trace_after_ = trainer_.steps() + 1;
     }
   }
 
-  // `done` steps of the traced ones are over; before them one makes what later ones use again.
-  void trace_when_due(std::int64_t done, bool last, Console& console) {
+  // The trace begins or ends after that step.
+  bool trace_due(std::int64_t step) const {
+    return ctx_.trace != nullptr && (step == trace_after_ || step >= trace_after_ + environment_.trace_steps);
+  }
+
+  void trace_when_due(std::int64_t step, bool last, Console& console) {
     if (ctx_.trace == nullptr) {
       return;
     }
+    const std::int64_t done = step - trace_after_;
     if (done < environment_.trace_steps && !last) {
       ctx_.trace->pause(false);
       return;
@@ -214,16 +246,25 @@ class Run {
             : fmt::format("{}: a trace of {} steps, for ui.perfetto.dev", environment_.trace.string(), done));
   }
 
-  void one_step(data::Loader& loader, MetricsFiles& files, Console& console) {
-    const Clock::time_point begin = Clock::now();
+  void begin_step(data::Loader& loader) {
+    Begun begun;
+    begun.at = Clock::now();
     const double waited_before = loader.waited_seconds();
     const data::StepBatch batch = [&] {
       const ops::TraceRange range(ctx_, "waiting for data");
       return loader.next();
     }();
+    begun.waited_seconds = loader.waited_seconds() - waited_before;
+    begun.next_row = batch.next_row;
+    trainer_.begin_step(batch.micro_batches);
+    begun_.push_back(begun);
+  }
+
+  // Of the oldest step begun: waits for it and tells what came of it.
+  void finish_step(MetricsFiles& files, Console& console) {
     StepResult result;
     try {
-      result = trainer_.step(batch.micro_batches);
+      result = trainer_.finish_step();
     } catch (const NonFiniteError& error) {
       console.finish();
       outputs_.finish_saving();
@@ -232,7 +273,12 @@ class Run {
           "{}; {}. Lower optimizer.lr, or set training.on_nan skip to pass over such steps", error.what(),
           newest.empty() ? "there is no checkpoint yet" : "the last good checkpoint is " + newest.string()));
     }
-    next_row_ = batch.next_row;
+    const Begun begun = begun_.front();
+    begun_.pop_front();
+    next_row_ = begun.next_row;
+    // A step begun ahead has been waiting for the one before.
+    const Clock::time_point from = std::max(begun.at, finished_at_);
+    finished_at_ = Clock::now();
     StepMetrics metrics;
     metrics.step = trainer_.steps();
     metrics.loss = result.loss;
@@ -241,14 +287,16 @@ class Run {
     if (trainer_.loss_scaler()) {
       metrics.loss_scale = result.loss_scale;
     }
-    metrics.seconds = seconds_since(begin);
-    metrics.data_seconds = loader.waited_seconds() - waited_before;
+    metrics.seconds = std::chrono::duration<double>(finished_at_ - from).count();
+    metrics.data_seconds = begun.waited_seconds;
     metrics.tokens_per_second = static_cast<double>(result.tokens) / metrics.seconds;
-    if (peak_) {
+    if (peak_ && metrics.step % config_.metrics.log_freq == 0) {
       // Measured again where a line is shown: other work on the machine may have slowed the first measurement.
-      const double peak = metrics.step % config_.metrics.log_freq == 0 ? peak_->measure(0.0) : peak_->best();
-      metrics.mfu =
-          metrics.tokens_per_second * flops_per_token(prepared_.architecture.model, config_.training.seq_len) / peak;
+      peak_flops_ = peak_->measure(0.0);
+    }
+    if (peak_flops_ > 0.0) {
+      metrics.mfu = metrics.tokens_per_second *
+                    flops_per_token(prepared_.architecture.model, config_.training.seq_len) / peak_flops_;
     }
     metrics.memory_gib = static_cast<double>(ctx_.allocator->use().high_water) / kGiB;
     metrics.n_tokens_seen = trainer_.tokens_seen();
@@ -264,8 +312,12 @@ class Run {
     }
   }
 
-  void evaluate_when_due(std::int64_t step, bool last, MetricsFiles& files, Console& console) {
-    if (prepared_.validation == nullptr || !(step == 1 || step % config_.validation.freq == 0 || last)) {
+  bool evaluation_due(std::int64_t step) const {
+    return prepared_.validation != nullptr && (step == 1 || step % config_.validation.freq == 0 || step == total_);
+  }
+
+  void evaluate_when_due(std::int64_t step, MetricsFiles& files, Console& console) {
+    if (!evaluation_due(step)) {
       return;
     }
     const Clock::time_point begin = Clock::now();
@@ -310,9 +362,13 @@ class Run {
     return bytes;
   }
 
-  void sample_when_due(std::int64_t step, bool last, MetricsFiles& files, Console& console) {
+  bool sampling_due(std::int64_t step) const {
     const std::int64_t freq = config_.sampling.freq;
-    if (freq == 0 || !prepared_.tokenizer || !(step % freq == 0 || last)) {
+    return freq > 0 && prepared_.tokenizer && (step % freq == 0 || step == total_);
+  }
+
+  void sample_when_due(std::int64_t step, MetricsFiles& files, Console& console) {
+    if (!sampling_due(step)) {
       return;
     }
     for (const std::string& prompt : config_.sampling.prompts) {
@@ -332,18 +388,30 @@ class Run {
     }
   }
 
+  bool saves() const { return config_.checkpoint.enable && !config_.checkpoint.load_only; }
+
+  bool saving_due(std::int64_t step) const {
+    return saves() && (step == total_ || step % config_.checkpoint.interval == 0 ||
+                       (step == 1 && config_.checkpoint.enable_first_step_checkpoint));
+  }
+
   void save_when_due(std::int64_t step, bool last, Console& console) {
-    if (!config_.checkpoint.enable || config_.checkpoint.load_only) {
+    if (!saves()) {
       return;
     }
-    const bool due = last || step % config_.checkpoint.interval == 0 ||
-                     (step == 1 && config_.checkpoint.enable_first_step_checkpoint);
+    const bool due = last || saving_due(step);
     const auto save = [&](bool wait) { outputs_.save(trainer_, state(), wait, /*final=*/step == total_); };
     try {
       outputs_.check_saving(/*wait=*/due);
     } catch (const FileError& error) {
+      saving_failed_ = error;
+    }
+    if (trainer_.under_way() > 0) {
+      return;  // what is saved is of a step that no other has followed
+    }
+    if (const std::optional<FileError> error = std::exchange(saving_failed_, std::nullopt)) {
       if (after_failure(
-              "saving", error, /*last=*/false, [&] { save(/*wait=*/true); }, console)) {
+              "saving", *error, /*last=*/false, [&] { save(/*wait=*/true); }, console)) {
         return;
       }
     }
@@ -401,6 +469,13 @@ class Run {
     return environment_.stop_requested && environment_.stop_requested();
   }
 
+  // What the host remembers of a step that the device is at.
+  struct Begun {
+    Clock::time_point at;
+    double waited_seconds = 0.0;  // for data
+    std::int64_t next_row = 0;
+  };
+
   const Config& config_;
   const RunEnvironment& environment_;
   Prepared prepared_;
@@ -413,63 +488,13 @@ class Run {
   Machine machine_;
   std::int64_t rows_per_epoch_ = prepared_.rows->rows_per_epoch();  // the loader's thread has `rows` from then on
   std::int64_t next_row_ = 0;
-  std::optional<PeakMeter> peak_;  // none on the reference
+  std::optional<PeakMeter> peak_;  // none on the reference, and none on a GPU once it has measured
+  double peak_flops_ = 0.0;        // a second, of products; 0: not known
+  std::deque<Begun> begun_;
+  Clock::time_point finished_at_;  // the newest step that is over
+  std::int64_t trace_after_ = 0;   // the step before the first traced one, which makes what later ones use again
+  std::optional<FileError> saving_failed_;
 };
-
-void print_start(const Config& config, const Prepared& prepared, const ops::Context& ctx, const MemoryPlan& plan,
-                 std::ostream& out) {
-  const model::LlamaConfig& model = prepared.architecture.model;
-  if (!config.job.description.empty()) {
-    out << config.job.description << "\n";
-  }
-  out << fmt::format("model: {} parameters, {} layers of {}, vocabulary {}\n",
-                     grouped(parameter_count(model::parameter_specs(model))), model.num_hidden_layers,
-                     model.hidden_size, grouped(model.vocab_size));
-  out << fmt::format(
-      "data: {} tokens in {} documents, {} rows of {} an epoch{}\n", grouped(prepared.data.tokens),
-      grouped(prepared.data.documents), grouped(prepared.rows->rows_per_epoch()), config.training.seq_len,
-      prepared.validation ? fmt::format("; validation: {} rows", grouped(prepared.validation_rows)) : "");
-  out << fmt::format("steps: {} of {} rows; {} compute, {} masters; {} threads, {}\n",
-                     grouped(total_steps(config, prepared.rows->total_rows(), 1)),
-                     micro_batches(config, 1) * config.training.local_batch_size, to_string(compute_dtype(config, ctx)),
-                     config.training.dtype == "float64" ? "f64" : "f32", ctx.threads, to_string(ctx.isa));
-  if (ctx.backend == ops::Backend::kCuda) {
-    out << fmt::format("device: {}, {}\n", config.training.device,
-                       cuda_memory::describe(ctx.allocator->device().index));
-  }
-  out << format_plan(plan);
-}
-
-// The command that continues a stopped run; what would make it begin elsewhere is named.
-std::string how_to_go_on(const Config& config, const std::string& command, std::int64_t step) {
-  const CheckpointSection& section = config.checkpoint;
-  if (!section.enable || section.load_only) {
-    return fmt::format("nothing was saved, as checkpoint.{} says", section.enable ? "load_only" : "enable");
-  }
-  std::string text = "to go on: " + command;
-  if (section.load_step >= 0) {
-    text += fmt::format(", with checkpoint.load_step {} instead of {}", step, section.load_step);
-  }
-  if (!section.exclude_from_loading.empty()) {
-    text += ", without checkpoint.exclude_from_loading";
-  }
-  return text;
-}
-
-std::string not_fitting(const Config& config, const model_io::HfConfig& architecture, const Prompts& prompts,
-                        const MemoryPlan& plan) {
-  std::string message = fmt::format("this training needs {} bytes of memory and {} are available",
-                                    grouped(plan.needed()), grouped(plan.available.value_or(0)));
-  if (const auto suggestion = suggest(config, architecture, prompts, plan.available)) {
-    std::string changes;
-    for (const std::string& change : suggestion->changes) {
-      changes += " " + change;
-    }
-    return fmt::format("{}; the nearest setting that fits ({} bytes):{}", message, grouped(suggestion->plan.needed()),
-                       changes);
-  }
-  return message + "; no smaller batch or row makes it fit: choose a smaller model";
-}
 
 }  // namespace
 

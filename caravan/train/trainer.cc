@@ -3,13 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <span>
 #include <utility>
 
+#include "caravan/ops/elementwise.h"
 #include "caravan/ops/trace.h"
 #include "caravan/parallel/data_parallel.h"
-#include "caravan/parallel/executor.h"
-#include "caravan/tensor/copy.h"
 
 namespace caravan::train {
 
@@ -30,14 +31,8 @@ std::string in_words(double value) {
   return std::isnan(value) ? "nan" : fmt::format("{}", value);
 }
 
-double sum_over_ranks(ops::Context& ctx, comm::Communicator& ranks, double value) {
-  if (ranks.size() == 1) {
-    return value;
-  }
-  const Tensor tensor = ctx.allocate(DType::kF64, {1}, Segment::kWorkspace);
-  copy_from_host(tensor, std::as_bytes(std::span(&value, 1)));
-  ranks.all_reduce_sum(tensor);
-  return ctx.dry_run() ? 0.0 : to_doubles(tensor).front();
+Tensor field(const Tensor& record, ops::StepField first, ops::StepField last) {
+  return record.row_range(first, last + 1);
 }
 
 void add_parts(std::vector<checkpoint::NamedTensor>& result, const autograd::Parameter& parameter, const Tensor& whole,
@@ -56,32 +51,93 @@ Trainer::Trainer(ops::Context& ctx, model_io::LoadedModel model, const TrainerOp
       options_(options),
       ranks_(ranks),
       alone_(comm::make_self()),
-      optimizer_(ctx, *model_.weights, options.optimizer) {
+      optimizer_(ctx, *model_.weights, options.optimizer),
+      record_(ctx.allocate(DType::kF64, {ops::kStepFields}, Segment::kOptimizer)),
+      records_(record_) {
   optim::validate(options_.schedule);
+  ops::zero(ctx, record_);
   if (model_.llama->dtype() == DType::kF16) {
     scaler_ = options_.loss_scaler;
   }
 }
 
 StepResult Trainer::step(const std::vector<MicroBatch>& batches) {
-  const ops::TraceRange range(ctx_, "training step", [&] { return fmt::format("step {}", steps_ + 1); });
-  autograd::WeightStore& store = *model_.weights;
-  StepResult result;
+  begin_step(batches);
+  return finish_step();
+}
+
+void Trainer::begin_step(const std::vector<MicroBatch>& batches) {
+  if (!may_begin()) {
+    throw Error("Trainer: of a model in f16 a step begins when the one before is finished");
+  }
+  Begun begun;
+  begun.number = steps_ + under_way() + 1;
+  const ops::TraceRange range(ctx_, "training step", [&] { return fmt::format("step {}", begun.number); });
+  StepResult& result = begun.result;
   result.targets = valid_targets(batches);
   result.tokens = real_tokens(batches);
   if (ranks_.size() > 1) {
     result.targets = parallel::count_over_ranks(ctx_, ranks_, result.targets);
     result.tokens = parallel::count_over_ranks(ctx_, ranks_, result.tokens);
   }
-  const double factor = optim::lr_factor(options_.schedule, steps_);
-  result.lr = options_.optimizer.lr * factor;
+  result.lr = options_.optimizer.lr * optim::lr_factor(options_.schedule, begun.number - 1);
+  result.loss_scale = scaler_ ? scaler_->scale : 1.0;
 
-  store.zero_gradients(ctx_);
+  const std::array<double, 2> inputs{result.lr, result.targets > 0 ? 1.0 : 0.0};
+  copy_from_host(field(record_, ops::kLr, ops::kHasTargets), std::as_bytes(std::span(inputs)));
+  ops::StepRule rule;
+  rule.loss_factor = 1.0 / static_cast<double>(std::max<std::int64_t>(1, result.targets));
+  rule.loss_scale = result.loss_scale;
+  rule.max_norm = options_.max_norm;
+  rule.beta1 = options_.optimizer.beta1;
+  rule.beta2 = options_.optimizer.beta2;
+  rule.halts = !options_.skip_non_finite && !scaler_;
+  ask(batches, rule);
+  if (!ctx_.dry_run()) {
+    records_.post();
+  }
+  begun_.push_back(begun);
+}
+
+bool Trainer::may_record() const {
+  // A trace and a timer want to see ops, and ranks talk through the host.
+  return ctx_.backend == ops::Backend::kCuda && ctx_.record_graphs && ranks_.size() == 1 && ctx_.trace == nullptr &&
+         !ctx_.on_timed;
+}
+
+void Trainer::ask(const std::vector<MicroBatch>& batches, const ops::StepRule& rule) {
+  Shape shape{{}, rule.loss_factor, rule.loss_scale};
+  for (const MicroBatch& batch : batches) {
+    shape.layouts.push_back(batch.layout);
+  }
+  if (!may_record() || shape != last_shape_) {
+    last_shape_ = std::move(shape);
+    run(ctx_, parallel::place(ctx_, batches), rule);
+    return;
+  }
+  // A recording packs its weights itself, where it did when it was made.
+  model_.weights->release_packed();
+  if (recorded_ == nullptr || recorded_->shape != shape) {
+    recorded_.reset();  // its memory first
+    recorded_ = std::make_unique<Recorded>(shape, parallel::place(ctx_, batches));
+    recorded_->graph = std::make_unique<ops::Graph>(
+        ctx_, [this, &placed = recorded_->batches, rule](ops::Context& ctx) { run(ctx, placed, rule); });
+  } else {
+    for (std::size_t i = 0; i < batches.size(); ++i) {
+      copy_from_host(recorded_->batches[i].ids, std::as_bytes(std::span(batches[i].ids)));
+      copy_from_host(recorded_->batches[i].targets, std::as_bytes(std::span(batches[i].targets)));
+    }
+  }
+  recorded_->graph->run();
+}
+
+void Trainer::run(ops::Context& ctx, const std::vector<parallel::PlacedBatch>& batches, const ops::StepRule& rule) {
+  autograd::WeightStore& store = *model_.weights;
+  store.zero_gradients(ctx);
+  ops::zero(ctx, field(record_, ops::kLossSum, ops::kSquares));
   parallel::GradientReducer reducer(store, ranks_);
   parallel::ExecutorOptions executor;
-  const double mean = 1.0 / static_cast<double>(std::max<std::int64_t>(1, result.targets));
-  result.loss_scale = scaler_ ? scaler_->scale : 1.0;
-  executor.loss_scale = mean * result.loss_scale;
+  executor.loss_scale = rule.loss_factor * rule.loss_scale;
   executor.checkpointing = options_.checkpointing;
   // The masters change after this step: what a pass has read for the last time goes, and its memory serves activations.
   executor.on_forward_done = [&](int unit) { store.release_packed(unit, ops::WeightUse::kForward); };
@@ -91,42 +147,64 @@ StepResult Trainer::step(const std::vector<MicroBatch>& batches) {
       reducer.unit_done(unit);
     }
   };
-  const double loss_sum = parallel::run_schedule(
-      ctx_, *model_.llama, parallel::accumulate(static_cast<int>(batches.size())), batches, *alone_, executor);
+  const Tensor loss_sum = field(record_, ops::kLossSum, ops::kLossSum);
+  parallel::run_schedule(ctx, *model_.llama, parallel::accumulate(static_cast<int>(batches.size())), batches, *alone_,
+                         loss_sum, executor);
   if (ranks_.size() > 1) {
     reducer.finish();
+    ranks_.all_reduce_sum(loss_sum);
   }
-  result.loss = sum_over_ranks(ctx_, ranks_, loss_sum) * mean;
   {
-    const ops::TraceRange norm_range(ctx_, "gradient norm");
-    result.grad_norm = std::sqrt(optim::squared_gradient_norm(ctx_, store)) / result.loss_scale;
+    const ops::TraceRange range(ctx, "gradient norm");
+    optim::add_squared_gradients(ctx, field(record_, ops::kSquares, ops::kSquares), store);
+    ops::decide_step(ctx, record_, rule);
   }
+  const ops::TraceRange range(ctx, "optimizer");
+  optimizer_.step(ctx, record_);
+}
 
-  const bool finite = std::isfinite(result.loss) && std::isfinite(result.grad_norm);
-  if (!finite) {
-    refuse_or_skip(result);
-    result.applied = false;
-  } else if (result.targets > 0 || ctx_.dry_run()) {
-    const ops::TraceRange optimizer_range(ctx_, "optimizer");
-    optimizer_.step(ctx_, factor, optim::clip_coefficient(result.grad_norm, options_.max_norm) / result.loss_scale);
+StepResult Trainer::finish_step() {
+  if (begun_.empty()) {
+    throw Error("Trainer: no step was begun");
   }
-  if (scaler_ && !ctx_.dry_run()) {
-    scaler_->update(finite);
+  Begun begun = begun_.front();
+  StepResult& result = begun.result;
+  if (!ctx_.dry_run()) {
+    const std::vector<double> record = records_.take();
+    result.loss = record[ops::kLoss];
+    result.grad_norm = record[ops::kGradNorm];
+    const bool finite = std::isfinite(result.loss) && std::isfinite(result.grad_norm);
+    if (!finite) {
+      refuse_or_skip(begun);
+      result.applied = false;
+    }
+    if (scaler_) {
+      scaler_->update(finite);
+    }
+    optimizer_.resume(static_cast<std::int64_t>(record[ops::kSteps]));
   }
+  begun_.pop_front();
   ++steps_;
   tokens_seen_ += result.tokens;
   return result;
 }
 
-void Trainer::refuse_or_skip(const StepResult& result) const {
-  if (scaler_ && result.loss_scale / 2 >= optim::LossScaler::kLeast) {
+void Trainer::refuse_or_skip(const Begun& begun) {
+  const StepResult& result = begun.result;
+  // A loss that is no number is none of the gradients' scale.
+  const bool rescales = scaler_ && std::isfinite(result.loss);
+  if (rescales ? result.loss_scale / 2 >= optim::LossScaler::kLeast : options_.skip_non_finite) {
     return;
   }
-  if (!options_.skip_non_finite || scaler_) {
-    throw NonFiniteError(fmt::format("step {}: the loss is {} and the gradient norm {}{}; the step was not applied",
-                                     steps_ + 1, in_words(result.loss), in_words(result.grad_norm),
-                                     scaler_ ? fmt::format(" at a loss scale of {}", result.loss_scale) : ""));
+  // What was begun since has moved nothing: the device was halted.
+  begun_.pop_front();
+  for (; !begun_.empty(); begun_.pop_front()) {
+    records_.take();
   }
+  ops::zero(ctx_, field(record_, ops::kHalted, ops::kHalted));
+  throw NonFiniteError(fmt::format("step {}: the loss is {} and the gradient norm {}{}; the step was not applied",
+                                   begun.number, in_words(result.loss), in_words(result.grad_norm),
+                                   rescales ? fmt::format(" at a loss scale of {}", result.loss_scale) : ""));
 }
 
 void Trainer::set_loss_scale(double scale, std::int64_t good_steps) {
@@ -172,6 +250,8 @@ std::vector<checkpoint::NamedTensor> Trainer::tensors() const {
 void Trainer::restored(std::int64_t steps, std::int64_t optimizer_steps, std::int64_t tokens_seen) {
   model_.weights->masters_changed(ctx_);
   optimizer_.resume(optimizer_steps);
+  const auto moved = static_cast<double>(optimizer_steps);
+  copy_from_host(field(record_, ops::kSteps, ops::kSteps), std::as_bytes(std::span(&moved, 1)));
   steps_ = steps;
   tokens_seen_ = tokens_seen;
 }

@@ -5,6 +5,8 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -14,9 +16,12 @@
 #include "caravan/comm/communicator.h"
 #include "caravan/layout/micro_batch.h"
 #include "caravan/model_io/load.h"
+#include "caravan/ops/graph.h"
 #include "caravan/optim/loss_scaler.h"
 #include "caravan/optim/lr_schedule.h"
 #include "caravan/optim/optimizer.h"
+#include "caravan/parallel/executor.h"
+#include "caravan/tensor/copy.h"
 
 namespace caravan::train {
 
@@ -53,10 +58,23 @@ class Trainer {
   Trainer& operator=(const Trainer&) = delete;
 
   // One step over this rank's micro-batches.  On the meta device nothing is computed and the result means nothing.
-  // A model in f16 has its gradients scaled: where they overflow, the step is skipped and the scale halved.
+  // A model in f16 has its gradients scaled: where they overflow though the loss is finite, the step is skipped and the
+  // scale halved.
   // Throws NonFiniteError when loss or norm is no number and such steps are not skipped, or the scale became useless:
   // nothing was changed by then.
   StepResult step(const std::vector<MicroBatch>& batches);
+
+  // step() in two halves.  The first asks the device for all of a step and, on a GPU, waits for nothing; the second
+  // waits for the oldest step begun and tells what came of it.  Between them others may be begun: the device then has
+  // the next step to do while the host hears of the last.  Where finish_step() throws, the steps begun after that one
+  // have changed nothing either, and are forgotten.
+  // begin_step() throws Error where may_begin() is false.
+  void begin_step(const std::vector<MicroBatch>& batches);
+  StepResult finish_step();
+  // Begun and not finished.
+  std::int64_t under_way() const { return static_cast<std::int64_t>(begun_.size()); }
+  // Whether a step may be begun now: of a model in f16 one at a time, since each sets the next one's scale.
+  bool may_begin() const { return begun_.empty() || !scaler_; }
 
   // Sums the losses of this rank's micro-batches without changing anything.
   Evaluation evaluate(const std::vector<MicroBatch>& batches);
@@ -85,8 +103,35 @@ class Trainer {
   ops::Context& context() { return ctx_; }
 
  private:
+  // A step asked for, as far as the host knows it.
+  struct Begun {
+    std::int64_t number = 0;  // from 1
+    StepResult result;
+  };
+
+  // What a recorded step was recorded for: another that has the same repeats it.
+  struct Shape {
+    std::vector<SequenceLayout> layouts;
+    double loss_factor = 0.0;
+    double loss_scale = 0.0;
+
+    bool operator==(const Shape&) const = default;
+  };
+  // A step as a graph (ops/graph.h), which reads its ids and targets from `batches`.
+  struct Recorded {
+    Recorded(Shape of, std::vector<parallel::PlacedBatch> placed) : shape(std::move(of)), batches(std::move(placed)) {}
+    Shape shape;
+    std::vector<parallel::PlacedBatch> batches;
+    std::unique_ptr<ops::Graph> graph;
+  };
+
+  // Asks for a step: the second of a shape in a row is recorded, those after it repeat the recording.
+  void ask(const std::vector<MicroBatch>& batches, const ops::StepRule& rule);
+  bool may_record() const;
+  // All that the device does in a step, its sums in record_.
+  void run(ops::Context& ctx, const std::vector<parallel::PlacedBatch>& batches, const ops::StepRule& rule);
   // Of a step without finite loss or norm: throws, unless it is to be skipped.
-  void refuse_or_skip(const StepResult& result) const;
+  void refuse_or_skip(const Begun& begun);
 
   ops::Context& ctx_;
   model_io::LoadedModel model_;
@@ -94,6 +139,11 @@ class Trainer {
   comm::Communicator& ranks_;
   std::unique_ptr<comm::Communicator> alone_;
   optim::Optimizer optimizer_;
+  Tensor record_;  // [ops::kStepFields] f64: of the step that the device is at
+  Mailbox<double> records_;
+  std::deque<Begun> begun_;
+  Shape last_shape_;
+  std::unique_ptr<Recorded> recorded_;  // of the newest shape that came twice in a row
   std::optional<optim::LossScaler> scaler_;
   std::int64_t steps_ = 0;
   std::int64_t tokens_seen_ = 0;

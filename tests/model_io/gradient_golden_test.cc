@@ -105,7 +105,7 @@ TEST_P(GradientGolden, TenAdamWStepsInF32) {
     EXPECT_NEAR(loss, step.at("loss").get<double>(), 1e-4 * step.at("loss").get<double>()) << optimizer.steps();
     EXPECT_NEAR(norm, step.at("grad_norm").get<double>(), 1e-4 * step.at("grad_norm").get<double>())
         << optimizer.steps();
-    optimizer.step(ctx, 1.0, optim::clip_coefficient(norm, expected.at("max_norm").get<double>()));
+    optimizer.step(ctx, 1.0, ops::clip_coefficient(norm, expected.at("max_norm").get<double>()));
   }
   EXPECT_EQ(optimizer.steps(), 10);
 }

@@ -278,6 +278,18 @@ TEST(AdamWContract, NamesTheArgumentThatDoesNotFit) {
   EXPECT_SHAPE_ERROR(adamw(ctx, master, m, m, gradient, {}), "adamw", "m", "an overlap");
   EXPECT_SHAPE_ERROR(adamw(ctx, master, m, v, master, {}), "adamw", "master", "an overlap");
   EXPECT_SHAPE_ERROR(adamw(ctx, master, m, v, gradient, {.step = 0}), "adamw", "settings", "step 0");
+  EXPECT_SHAPE_ERROR(adamw(ctx, master, m, v, gradient, {}, floats(ctx, {kStepFields})), "adamw", "record", "f32");
+}
+
+TEST(StepRecordContract, NamesTheArgumentThatDoesNotFit) {
+  Context ctx = small_context();
+  EXPECT_SHAPE_ERROR(decide_step(ctx, floats(ctx, {kStepFields}), {}), "decide_step", "record", "f32");
+  EXPECT_SHAPE_ERROR(decide_step(ctx, floats(ctx, {3}, DType::kF64), {}), "decide_step", "record", "[3]");
+  const Tensor sum = from_doubles(ctx, DType::kF64, {1}, {0});
+  EXPECT_SHAPE_ERROR(add_sum(ctx, floats(ctx, {1}), floats(ctx, {4})), "add_sum", "sum", "f32");
+  EXPECT_SHAPE_ERROR(add_sum(ctx, sum, from_ints(ctx, {1})), "add_sum", "x", "i32");
+  EXPECT_SHAPE_ERROR(add_sum(ctx, sum, floats(ctx, {2, 5}).column_range(0, 4)), "add_sum", "x", "5 elements");
+  EXPECT_SHAPE_ERROR(add_sum(ctx, sum, sum), "add_sum", "sum", "an overlap");
 }
 
 TEST(SumOfSquaresContract, NamesTheArgumentThatDoesNotFit) {

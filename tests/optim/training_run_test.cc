@@ -52,7 +52,7 @@ TEST(TrainingRun, TenThousandStepsKeepMemoryFlat) {
     const autograd::Value losses = llama.token_losses(pass, hidden, upload(targets), 1.0 / 14.0);
     tape.backward(pass, {0, llama.units()});
     const double norm = std::sqrt(squared_gradient_norm(ops, *store));
-    optimizer.step(ops, lr_factor(schedule, step), clip_coefficient(norm, 1.0));
+    optimizer.step(ops, lr_factor(schedule, step), ops::clip_coefficient(norm, 1.0));
     loss = 0.0;
     for (const double one : to_doubles(losses.tensor)) {
       loss += one / 14.0;

@@ -10,6 +10,7 @@
 
 #include "caravan/base/error.h"
 #include "caravan/model/presets.h"
+#include "caravan/ops/elementwise.h"
 #include "caravan/optim/optimizer.h"
 #include "caravan/parallel/data_parallel.h"
 #include "caravan/parallel/executor.h"
@@ -77,6 +78,15 @@ std::int64_t all_targets(int data_ranks) {
   return count;
 }
 
+// The sum of the losses, which a stage adds to one of its own.
+double run(ops::Context& ctx, const model::Llama& llama, const Schedule& schedule,
+           const std::vector<MicroBatch>& batches, comm::Communicator& pipeline, const ExecutorOptions& options) {
+  const Tensor loss_sum = ctx.allocate(DType::kF64, {1});
+  ops::zero(ctx, loss_sum);
+  run_schedule(ctx, llama, schedule, place(ctx, batches), pipeline, loss_sum, options);
+  return to_doubles(loss_sum).front();
+}
+
 // One rank's share of the step.
 void run_rank(const Plan& plan, comm::Communicator& world, Outcome& outcome, std::mutex& mutex) {
   const int data_rank = world.rank() / plan.stages;
@@ -103,7 +113,7 @@ void run_rank(const Plan& plan, comm::Communicator& world, Outcome& outcome, std
   }
   const Schedule schedule =
       plan.schedule == nullptr ? accumulate(kMicroBatches) : plan.schedule(plan.stages, kMicroBatches);
-  const double loss = run_schedule(ctx, llama, schedule, batches, *pipeline, options) * options.loss_scale;
+  const double loss = run(ctx, llama, schedule, batches, *pipeline, options) * options.loss_scale;
   if (!plan.drop_data_reduction) {
     reducer.finish();
   }
@@ -155,8 +165,7 @@ Outcome run_alone(int data_ranks, bool tied) {
   ExecutorOptions options;
   options.loss_scale = 1.0 / static_cast<double>(all_targets(data_ranks));
   for (int rank = 0; rank < data_ranks; ++rank) {
-    outcome.loss +=
-        run_schedule(ctx, llama, accumulate(kMicroBatches), batches_of(rank), *self, options) * options.loss_scale;
+    outcome.loss += run(ctx, llama, accumulate(kMicroBatches), batches_of(rank), *self, options) * options.loss_scale;
   }
   outcome.squared_norm = optim::squared_gradient_norm(ctx, *store);
   for (const autograd::Parameter& parameter : store->parameters()) {
@@ -256,7 +265,7 @@ TEST(Equivalence, ARankThatThrowsEndsTheJobWithItsSentence) {
       if (pipeline.rank() == 1) {
         batches[2].targets[0] = 100'000;  // outside the vocabulary: the last stage refuses it in the middle
       }
-      run_schedule(ctx, llama, one_forward_one_backward(2, kMicroBatches), batches, pipeline, {});
+      run(ctx, llama, one_forward_one_backward(2, kMicroBatches), batches, pipeline, {});
     });
   } catch (const Error& error) {
     message = error.what();
@@ -271,12 +280,12 @@ TEST(RunSchedule, RefusesWhatDoesNotFit) {
   const auto store = autograd::WeightStore::for_training(ctx, model::parameter_specs(config), DType::kF64);
   const model::Llama llama(config, *store);
   const auto self = comm::make_self();
-  EXPECT_THROW(run_schedule(ctx, llama, accumulate(3), batches_of(0), *self, {}), ConfigError);
-  EXPECT_THROW(run_schedule(ctx, llama, gpipe(2, kMicroBatches), batches_of(0), *self, {}), ConfigError);
+  EXPECT_THROW(run(ctx, llama, accumulate(3), batches_of(0), *self, {}), ConfigError);
+  EXPECT_THROW(run(ctx, llama, gpipe(2, kMicroBatches), batches_of(0), *self, {}), ConfigError);
   std::string message;
   try {
     comm::run_threads(6, [&](comm::Communicator& pipeline) {
-      run_schedule(ctx, llama, gpipe(6, kMicroBatches), batches_of(0), pipeline, {});
+      run(ctx, llama, gpipe(6, kMicroBatches), batches_of(0), pipeline, {});
     });
   } catch (const ConfigError& error) {
     message = error.what();

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
+
 #include <cstring>
 #include <random>
 #include <thread>
@@ -218,6 +220,44 @@ TEST(Allocator, FreeBlocksAndTailsArePoisoned) {
   EXPECT_FALSE(__asan_address_is_poisoned(address + 127));
 }
 #endif
+
+TEST(Allocator, ATrailTellsWhatWasAllocatedAndWhetherItIsFree) {
+  const auto allocator = Allocator::host(1 << 20);
+  const auto bytes = [&](std::int64_t count) { return allocator->allocate(DType::kU8, {count}, Segment::kWorkspace); };
+  const Tensor before = bytes(100);  // 128 with its rounding
+  allocator->begin_trail();
+  Tensor kept = bytes(64);
+  {
+    const Tensor passing = bytes(1000);
+    const Tensor other = bytes(200);
+  }
+  const Tensor again = bytes(64);
+  const AllocationTrail trail = allocator->end_trail();
+  EXPECT_EQ(trail.ranges, (std::map<std::int64_t, std::int64_t>{{128, 128 + 64 + 1024 + 256}}));
+  EXPECT_EQ(trail.left_bytes, 128);
+  EXPECT_FALSE(allocator->is_free(trail));
+  kept = Tensor();
+  EXPECT_FALSE(allocator->is_free(trail));
+  { const Tensor moved = again; }
+  EXPECT_FALSE(allocator->is_free(trail)) << "again is there still";
+}
+
+TEST(Allocator, ATrailIsFreeWhenNothingStandsOnIt) {
+  const auto allocator = Allocator::host(1 << 20);
+  const auto bytes = [&](std::int64_t count) { return allocator->allocate(DType::kU8, {count}, Segment::kWorkspace); };
+  allocator->begin_trail();
+  bytes(1000);
+  const AllocationTrail trail = allocator->end_trail();
+  EXPECT_EQ(trail.left_bytes, 0);
+  EXPECT_TRUE(allocator->is_free(trail));
+  Tensor over = bytes(64);
+  EXPECT_FALSE(allocator->is_free(trail));
+  over = Tensor();
+  EXPECT_TRUE(allocator->is_free(trail));
+  EXPECT_TRUE(allocator->end_trail().ranges.empty()) << "none was begun";
+  const Tensor unnoted = bytes(64);
+  EXPECT_TRUE(allocator->is_free(AllocationTrail{}));
+}
 
 }  // namespace
 }  // namespace caravan

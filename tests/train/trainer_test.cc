@@ -23,11 +23,11 @@ namespace {
 
 constexpr std::int64_t kSeqLen = 24;
 
-model_io::HfConfig tiny_config() {
+model_io::HfConfig tiny_config(bool tied = true) {
   model_io::HfConfig config;
   config.model = model::preset("tiny");
   config.model.initializer_range = 0.3;
-  config.model.tie_word_embeddings = true;
+  config.model.tie_word_embeddings = tied;
   return config;
 }
 
@@ -106,10 +106,10 @@ TEST(Trainer, SharesTheRowsOfAStepOverRanks) {
 
 class TrainerRun {
  public:
-  explicit TrainerRun(DType dtype = DType::kF32, const TrainerOptions& options = options_of(10))
+  explicit TrainerRun(DType dtype = DType::kF32, const TrainerOptions& options = options_of(10), bool tied = true)
       : ctx(context()),
         ranks(comm::make_self()),
-        trainer(ctx, model_io::create_model(ctx, tiny_config(), dtype, 5, /*training=*/true), options, *ranks),
+        trainer(ctx, model_io::create_model(ctx, tiny_config(tied), dtype, 5, /*training=*/true), options, *ranks),
         rows({documents()}, row_options()) {}
 
   std::vector<MicroBatch> batch(std::int64_t step, std::int64_t micro_batches = 2) {
@@ -262,16 +262,187 @@ TEST(Trainer, GradientsThatOverflowFloat16HalveTheScaleAndChangeNothing) {
   EXPECT_NE(run.everything(), before);
 }
 
+// Every row predicts the next one, the last nothing.
+std::vector<MicroBatch> sequence(const std::vector<std::int32_t>& ids) {
+  std::vector<std::int32_t> targets(ids.begin() + 1, ids.end());
+  targets.push_back(kIgnoredTarget);
+  return {{pack(std::vector<std::int64_t>{static_cast<std::int64_t>(ids.size())}), ids, targets}};
+}
+
+// Even of numbers that equal nothing.
+std::vector<std::vector<std::byte>> bytes_of_all(const Trainer& trainer) {
+  std::vector<std::vector<std::byte>> result;
+  for (const checkpoint::NamedTensor& one : trainer.tensors()) {
+    copy_to_host(result.emplace_back(static_cast<std::size_t>(one.tensor.bytes())), one.tensor);
+  }
+  return result;
+}
+
+// One sequence whose last row, of an id without numbers, predicts nothing: no loss sees it and every gradient does.
+std::vector<MicroBatch> sequence_of_lost_gradients(Trainer& trainer) {
+  constexpr std::int32_t kLost = 7;
+  autograd::Parameter& table = trainer.model().weights->at("model.embed_tokens.weight");
+  std::vector<float> values = to_floats(table.master);
+  const auto width = static_cast<std::size_t>(table.master.columns());
+  std::fill_n(values.begin() + static_cast<std::ptrdiff_t>(kLost * width), width,
+              std::numeric_limits<float>::quiet_NaN());
+  copy_from_host(table.master, std::as_bytes(std::span(values)));
+  trainer.restored(0, 0, 0);  // what products read follows
+  return sequence({1, 2, 3, kLost});
+}
+
 TEST(Trainer, AScaleThatNothingFitsUnderIsAnError) {
-  TrainerRun run(DType::kF16);
-  poison(run.trainer);
-  run.trainer.restored(0, 0, 0);  // what products read follows
-  const auto step = [&] { return run.trainer.step(run.batch(0)); };
+  TrainerRun run(DType::kF16, options_of(10), /*tied=*/false);
+  const std::vector<MicroBatch> batches = sequence_of_lost_gradients(run.trainer);
+  const auto step = [&] { return run.trainer.step(batches); };
   for (double scale = 65536.0; scale > optim::LossScaler::kLeast; scale /= 2) {
     EXPECT_FALSE(step().applied);
   }
   const std::string message = test::message_of<NonFiniteError>(step);
   EXPECT_NE(message.find("at a loss scale of"), std::string::npos) << message;
+}
+
+TEST(Trainer, ALossThatIsNoNumberIsNotTakenForAnOverflow) {
+  TrainerRun run(DType::kF16);
+  poison(run.trainer);
+  run.trainer.restored(0, 0, 0);  // what products read follows
+  const std::string message = test::message_of<NonFiniteError>([&] { run.trainer.step(run.batch(0)); });
+  EXPECT_NE(message.find("step 1: the loss is nan"), std::string::npos) << message;
+  EXPECT_EQ(run.trainer.steps(), 0);
+}
+
+TEST(Trainer, StepsBegunAheadAreTheStepsTakenOneByOne) {
+  TrainerRun one_by_one;
+  TrainerRun ahead;
+  std::vector<StepResult> expected;
+  std::vector<StepResult> found;
+  for (int step = 0; step < 5; ++step) {
+    expected.push_back(one_by_one.trainer.step(one_by_one.batch(step)));
+    ahead.trainer.begin_step(ahead.batch(step));
+    if (step > 0) {
+      found.push_back(ahead.trainer.finish_step());
+      EXPECT_EQ(ahead.trainer.under_way(), 1);
+    }
+  }
+  found.push_back(ahead.trainer.finish_step());
+  EXPECT_EQ(ahead.trainer.under_way(), 0);
+  ASSERT_EQ(found.size(), expected.size());
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    EXPECT_EQ(found[i].loss, expected[i].loss);
+    EXPECT_EQ(found[i].grad_norm, expected[i].grad_norm);
+    EXPECT_EQ(found[i].lr, expected[i].lr);
+    EXPECT_EQ(found[i].tokens, expected[i].tokens);
+  }
+  EXPECT_EQ(ahead.everything(), one_by_one.everything());
+  EXPECT_EQ(ahead.trainer.steps(), 5);
+  EXPECT_EQ(ahead.trainer.optimizer_steps(), 5);
+  EXPECT_EQ(ahead.trainer.tokens_seen(), one_by_one.trainer.tokens_seen());
+}
+
+TEST(Trainer, AfterALossThatIsNoNumberTheStepsBegunAheadChangeNothing) {
+  TrainerRun run(DType::kF32, options_of(10), /*tied=*/false);
+  const std::vector<MicroBatch> lost = sequence_of_lost_gradients(run.trainer);
+  run.trainer.step(sequence({4, 5, 6}));
+  const auto before = bytes_of_all(run.trainer);
+  run.trainer.begin_step(lost);
+  run.trainer.begin_step(sequence({8, 9, 10}));
+  run.trainer.begin_step(sequence({11, 12, 13, 14}));
+  const std::string message = test::message_of<NonFiniteError>([&] { run.trainer.finish_step(); });
+  EXPECT_NE(message.find("step 2: "), std::string::npos) << message;
+  EXPECT_EQ(bytes_of_all(run.trainer), before);
+  EXPECT_EQ(run.trainer.under_way(), 0);
+  EXPECT_EQ(run.trainer.steps(), 1);
+  EXPECT_EQ(run.trainer.optimizer_steps(), 1);
+  const StepResult next = run.trainer.step(sequence({8, 9, 10}));
+  EXPECT_TRUE(next.applied) << "whoever goes on may";
+  EXPECT_EQ(run.trainer.optimizer_steps(), 2);
+}
+
+TEST(Trainer, AStepSkippedAmongStepsBegunAheadLeavesTheOthers) {
+  TrainerOptions options = options_of(10);
+  options.skip_non_finite = true;
+  TrainerRun ahead(DType::kF32, options, /*tied=*/false);
+  TrainerRun one_by_one(DType::kF32, options, /*tied=*/false);
+  std::vector<bool> applied;
+  for (TrainerRun* run : {&ahead, &one_by_one}) {
+    const std::vector<MicroBatch> lost = sequence_of_lost_gradients(run->trainer);
+    const auto finish = [&] { applied.push_back(run->trainer.finish_step().applied); };
+    run->trainer.begin_step(sequence({4, 5, 6}));
+    if (run == &one_by_one) {
+      finish();
+    }
+    run->trainer.begin_step(lost);
+    finish();
+    run->trainer.begin_step(sequence({8, 9, 10}));
+    finish();
+    if (run == &ahead) {
+      finish();
+    }
+    EXPECT_EQ(run->trainer.steps(), 3);
+    EXPECT_EQ(run->trainer.optimizer_steps(), 2);
+  }
+  EXPECT_EQ(applied, (std::vector<bool>{true, false, true, true, false, true}));
+  EXPECT_EQ(bytes_of_all(ahead.trainer), bytes_of_all(one_by_one.trainer));
+}
+
+// Steps of one shape become a CUDA graph on a GPU; elsewhere this compares a run with itself.
+class RepeatedSteps : public testing::TestWithParam<DType> {};
+
+TEST_P(RepeatedSteps, AreTheStepsAskedForOneByOneToTheBit) {
+  TrainerOptions options = options_of(10);
+  options.loss_scaler = {.scale = 1024.0, .growth_interval = 3};
+  TrainerRun recorded(GetParam(), options);
+  TrainerRun asked(GetParam(), options);
+  asked.ctx.record_graphs = false;
+  Tensor in_the_way;
+  std::int64_t dispatched = 0;
+  recorded.ctx.on_choice = [&](const ops::Choice&) { ++dispatched; };
+  for (int step = 0; step < 8; ++step) {
+    const auto batches = [&] {
+      std::vector<MicroBatch> result;
+      for (int i = 0; i < 2; ++i) {
+        std::vector<std::int32_t> ids;
+        for (int j = 0; j < 9 + (step == 5 ? 3 : 0); ++j) {
+          ids.push_back((17 * step + 5 * i + j * j) % 131);
+        }
+        result.push_back(sequence(ids).front());
+      }
+      return result;
+    }();
+    dispatched = 0;
+    const StepResult a = recorded.trainer.step(batches);
+    if (test::on_cuda() && (step == 2 || step == 4)) {
+      EXPECT_EQ(dispatched, 0) << "step " << step << " should have been a recording";
+    } else if (step != 1 && step != 3 && step != 7) {
+      EXPECT_GT(dispatched, 0);
+    }
+    const StepResult b = asked.trainer.step(batches);
+    EXPECT_EQ(a.loss, b.loss) << step;
+    EXPECT_EQ(a.grad_norm, b.grad_norm) << step;
+    EXPECT_EQ(a.loss_scale, b.loss_scale) << step;
+    EXPECT_EQ(recorded.everything(), asked.everything()) << step;
+    if (step == 2) {  // what an evaluation packs and keeps is not what later steps read
+      recorded.trainer.evaluate(batches);
+      asked.trainer.evaluate(batches);
+    }
+    if (step == 3) {
+      in_the_way = recorded.ctx.allocate(DType::kU8, {1000});
+    }
+  }
+  EXPECT_EQ(recorded.trainer.optimizer_steps(), 8);
+}
+
+INSTANTIATE_TEST_SUITE_P(Dtypes, RepeatedSteps, testing::Values(DType::kF32, DType::kBF16, DType::kF16),
+                         [](const auto& info) { return std::string(to_string(info.param)); });
+
+TEST(Trainer, OfAModelInFloat16OneStepIsUnderWayAtATime) {
+  TrainerRun run(DType::kF16);
+  run.trainer.begin_step(run.batch(0));
+  EXPECT_FALSE(run.trainer.may_begin());
+  EXPECT_THROW(run.trainer.begin_step(run.batch(1)), Error);
+  run.trainer.finish_step();
+  EXPECT_TRUE(run.trainer.may_begin());
+  EXPECT_THROW(run.trainer.finish_step(), Error);
 }
 
 TEST(Trainer, EvaluatesWhatAStepWouldReport) {

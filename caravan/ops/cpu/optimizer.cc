@@ -1,9 +1,8 @@
 // AdamW and the sum of squares on the context's threads.
-#include <cmath>
-
 #include "caravan/base/threads.h"
 #include "caravan/ops/args.h"
 #include "caravan/ops/cpu/kernel_choice.h"
+#include "caravan/ops/host_checks.h"
 
 namespace caravan::ops::cpu {
 namespace {
@@ -15,21 +14,24 @@ constexpr std::int64_t kBlock = 8192;
 
 // Factors are rounded from f64, as torch's scalars are.
 void run_adamw(Context& ctx, const AdamWArgs& args, std::byte*) {
+  const std::optional<AdamWFactors> factors = host_factors(args);
+  if (!factors) {
+    return;
+  }
   const AdamW& settings = args.settings;
-  const auto step = static_cast<double>(settings.step);
   const auto elements = [](const Tensor& tensor) { return reinterpret_cast<float*>(tensor.address()); };
   const AdamWElements all{.master = elements(args.master),
                           .m = elements(args.m),
                           .v = elements(args.v),
                           .gradient = elements(args.gradient),
-                          .gradient_scale = static_cast<float>(settings.gradient_scale),
-                          .kept = static_cast<float>(1 - settings.lr * settings.weight_decay),
+                          .gradient_scale = static_cast<float>(factors->gradient_scale),
+                          .kept = static_cast<float>(1 - factors->lr * settings.weight_decay),
                           .one_less_beta1 = static_cast<float>(1 - settings.beta1),
                           .beta2 = static_cast<float>(settings.beta2),
                           .one_less_beta2 = static_cast<float>(1 - settings.beta2),
-                          .root_correction = static_cast<float>(std::sqrt(1 - std::pow(settings.beta2, step))),
+                          .root_correction = static_cast<float>(factors->root_correction),
                           .eps = static_cast<float>(settings.eps),
-                          .step_size = static_cast<float>(settings.lr / (1 - std::pow(settings.beta1, step)))};
+                          .step_size = static_cast<float>(factors->lr / factors->correction1)};
   parallel_for(ctx.threads, args.master.elements(), kElements,
                [&](std::int64_t begin, std::int64_t end) { kernels_for(ctx.isa).adamw(all, begin, end); });
 }

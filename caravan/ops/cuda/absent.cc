@@ -93,6 +93,14 @@ ImplementationList<SumOfSquaresArgs> sum_of_squares_list() {
   return {};
 }
 
+ImplementationList<DecideStepArgs> decide_step_list() {
+  return {};
+}
+
+ImplementationList<AddSumArgs> add_sum_list() {
+  return {};
+}
+
 ImplementationList<SumWordsArgs> sum_words_list() {
   return {};
 }

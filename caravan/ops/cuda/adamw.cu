@@ -1,8 +1,6 @@
 // AdamW in one pass over memory, and the sum of squares of gradients.
 #include "caravan/ops/adamw.h"
 
-#include <cmath>
-
 #include "caravan/ops/args.h"
 #include "caravan/ops/cuda/element.h"
 #include "caravan/ops/cuda/launch.h"
@@ -18,24 +16,30 @@ template <typename R>
 struct Constants {
   R gradient_scale, kept, one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps;
 
-  explicit Constants(const AdamW& settings) {
-    const auto step = static_cast<double>(settings.step);
-    gradient_scale = static_cast<R>(settings.gradient_scale);
-    kept = static_cast<R>(1 - settings.lr * settings.weight_decay);
-    one_minus_beta1 = static_cast<R>(1 - settings.beta1);
-    beta2 = static_cast<R>(settings.beta2);
-    one_minus_beta2 = static_cast<R>(1 - settings.beta2);
-    step_size = static_cast<R>(settings.lr / (1 - std::pow(settings.beta1, step)));
-    root_correction = static_cast<R>(std::sqrt(1 - std::pow(settings.beta2, step)));
-    eps = static_cast<R>(settings.eps);
-  }
+  __device__ Constants(const AdamW& settings, const AdamWFactors& factors)
+      : gradient_scale(static_cast<R>(factors.gradient_scale)),
+        kept(static_cast<R>(1 - factors.lr * settings.weight_decay)),
+        one_minus_beta1(static_cast<R>(1 - settings.beta1)),
+        beta2(static_cast<R>(settings.beta2)),
+        one_minus_beta2(static_cast<R>(1 - settings.beta2)),
+        step_size(static_cast<R>(factors.lr / factors.correction1)),
+        root_correction(static_cast<R>(factors.root_correction)),
+        eps(static_cast<R>(settings.eps)) {}
 };
 
 constexpr int kUnroll = 2;  // packs of each tensor that a thread has in flight
 
 template <typename R, int kCount>
-__global__ void adamw_kernel(R* master, R* m, R* v, const R* gradient, std::int64_t count, Constants<R> c) {
+__global__ void adamw_kernel(R* master, R* m, R* v, const R* gradient, std::int64_t count, AdamW settings,
+                             AdamWFactors factors, const double* record) {
   using Packed = Pack<R, kCount>;
+  if (record != nullptr) {
+    if (record[kApplied] == 0) {
+      return;
+    }
+    factors = {record[kLr], record[kGradientScale], record[kCorrection1], record[kRootCorrection]};
+  }
+  const Constants<R> c(settings, factors);
   const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * blockDim.x * kCount;
   for (std::int64_t begin = (static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * kCount; begin < count;
        begin += kUnroll * step) {
@@ -74,6 +78,7 @@ __global__ void adamw_kernel(R* master, R* m, R* v, const R* gradient, std::int6
 
 void run_adamw(Context& ctx, const AdamWArgs& args, std::byte* /*workspace*/) {
   const std::int64_t count = args.master.elements();
+  const AdamWFactors factors = args.record.defined() ? AdamWFactors{} : factors_of(args.settings);
   const auto start = [&]<typename R>() {
     // Flat memory: whole packs, or single elements.
     const auto aligned = [](const Tensor& tensor) {
@@ -85,7 +90,7 @@ void run_adamw(Context& ctx, const AdamWArgs& args, std::byte* /*workspace*/) {
       const unsigned most = static_cast<unsigned>(state(ctx).multiprocessors) * 16;
       launch("adamw", adamw_kernel<R, kCount>, std::min(blocks_for(count, kThreads * kCount), most), kThreads, 0,
              elements<R>(args.master), elements<R>(args.m), elements<R>(args.v), elements<const R>(args.gradient),
-             count, Constants<R>(args.settings));
+             count, args.settings, factors, elements<const double>(args.record));
     });
   };
   if (args.master.dtype() == DType::kF64) {

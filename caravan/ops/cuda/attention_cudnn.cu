@@ -163,14 +163,16 @@ SdpaGraph* graph_of(Context& ctx, const SdpaShape& shape) {
   AttentionPlans& plans = *now.attention;
   const auto found = plans.graphs.find(shape);
   if (found != plans.graphs.end()) {
+    keep_for_graph(ctx, found->second);
     return found->second.get();
   }
-  std::unique_ptr<SdpaGraph> made;
+  require_not_recording(ctx, "a graph of cuDNN");
+  std::shared_ptr<SdpaGraph> made;
   try {
     if (plans.cudnn == nullptr) {
       plans.cudnn = open_cudnn();
     }
-    made = std::make_unique<SdpaGraph>(*plans.cudnn, shape);
+    made = std::make_shared<SdpaGraph>(*plans.cudnn, shape);
     ++now.plans;
   } catch (const UnsupportedError& error) {
     plans.cudnn_refusal = error.what();
@@ -256,8 +258,10 @@ const Tensor& device_lists(Context& ctx, const Call& call, const Batch& batch) {
     return one.first == values && one.second.device() == ctx.allocator->device();
   });
   if (found != plans.ints.end()) {
+    keep_for_graph(ctx, std::make_shared<const Tensor>(found->second));
     return found->second;
   }
+  require_not_recording(ctx, "a list of attention ranges");
   constexpr std::size_t kKept = 64;
   if (plans.ints.size() >= kKept) {
     plans.ints.pop_back();

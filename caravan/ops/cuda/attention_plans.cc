@@ -46,8 +46,10 @@ const DeviceRanges& device_ranges(Context& ctx, const std::vector<AttentionRange
     return one.query_rows == query_rows && one.bytes.device() == ctx.allocator->device() && one.ranges == ranges;
   });
   if (found != lists.end()) {
+    keep_for_graph(ctx, std::make_shared<const Tensor>(found->bytes));
     return *found;
   }
+  require_not_recording(ctx, "a list of attention ranges");
   constexpr std::size_t kKept = 8;
   if (lists.size() >= kKept) {
     lists.pop_back();

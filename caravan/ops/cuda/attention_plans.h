@@ -51,7 +51,7 @@ class AttentionPlans {
   // cuDNN's: its handle, its graphs by shape (null where it refused, for the reason it gave last), and lists of whole
   // numbers on the device, the newest first.
   std::shared_ptr<cuda::Cudnn> cudnn;
-  std::map<cuda::SdpaShape, std::unique_ptr<cuda::SdpaGraph>> graphs;
+  std::map<cuda::SdpaShape, std::shared_ptr<cuda::SdpaGraph>> graphs;
   std::string cudnn_refusal;
   std::deque<std::pair<std::vector<std::int32_t>, Tensor>> ints;
 };

@@ -27,7 +27,8 @@ void launch(const char* what, void (*kernel)(Parameters...), dim3 grid, dim3 blo
             Arguments&&... arguments) {
 #ifdef CARAVAN_CUDA_EMULATED
   (void)what;
-  cuda_emulation::run(grid, block, shared_bytes, [&] { kernel(static_cast<Parameters>(arguments)...); });
+  cuda_emulation::launch(grid, block, shared_bytes,
+                         [kernel, ... values = static_cast<Parameters>(arguments)] { kernel(values...); });
 #else
   constexpr std::size_t kDefaultLimit = 48 * 1024;
   if (shared_bytes > kDefaultLimit) {

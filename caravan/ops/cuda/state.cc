@@ -1,5 +1,9 @@
 #include "caravan/ops/cuda/state.h"
 
+#include <string>
+#include <utility>
+
+#include "caravan/base/error.h"
 #include "caravan/ops/args.h"
 #include "caravan/tensor/cuda_memory.h"
 
@@ -26,6 +30,18 @@ CudaState& state(Context& ctx) {
   return *ctx.cuda;
 }
 
+void keep_for_graph(Context& ctx, std::shared_ptr<const void> used) {
+  if (ctx.kept != nullptr) {
+    ctx.kept->push_back(std::move(used));
+  }
+}
+
+void require_not_recording(const Context& ctx, const char* what) {
+  if (ctx.kept != nullptr) {
+    throw Error(std::string("a graph cannot be recorded: ") + what + " was not made before");
+  }
+}
+
 void require_built() {}
 
 void synchronize(Context& ctx) {
@@ -33,13 +49,6 @@ void synchronize(Context& ctx) {
   check_cuda(cudaStreamSynchronize(stream()), "waiting for the device");
 }
 
-#ifdef CARAVAN_CUDA_EMULATED
-std::shared_ptr<void> record(Context& /*ctx*/, const std::function<void()>& /*body*/) {
-  return nullptr;
-}
-
-void run_recorded(Context& /*ctx*/, const std::shared_ptr<void>& /*recorded*/) {}
-#else
 bool is_recording() {
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   return cudaStreamIsCapturing(stream(), &status) != cudaSuccess || status != cudaStreamCaptureStatusNone;
@@ -70,7 +79,6 @@ std::shared_ptr<void> record(Context& ctx, const std::function<void()>& body) {
 void run_recorded(Context& /*ctx*/, const std::shared_ptr<void>& recorded) {
   check_cuda(cudaGraphLaunch(static_cast<cudaGraphExec_t>(recorded.get()), stream()), "running a graph");
 }
-#endif
 
 std::int64_t plans_made(const CudaState& state) {
   return state.plans;

@@ -36,15 +36,19 @@ namespace cuda {
 // The context's state, made on first use.
 CudaState& state(Context& ctx);
 
+// What a recorded graph reads besides its body's tensors: held by the graph from now on.  A no-op where nothing is
+// recorded.
+void keep_for_graph(Context& ctx, std::shared_ptr<const void> used);
+// Throws Error while a graph is recorded: `what` should have been made before.
+void require_not_recording(const Context& ctx, const char* what);
+
 // Everything runs on the calling thread's own stream, in the order it was asked for (tensor/cuda_memory.h).
 inline cudaStream_t stream() {
   return cudaStreamPerThread;
 }
 
-#ifndef CARAVAN_CUDA_EMULATED
 // Whether what the stream is asked for becomes part of a graph, so that nothing may wait for it.
 bool is_recording();
-#endif
 
 }  // namespace cuda
 }  // namespace caravan::ops

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "caravan/ops/args.h"
+#include "caravan/ops/host_checks.h"
 #include "caravan/ops/ref/element.h"
 
 namespace caravan::ops::ref {
@@ -11,22 +12,25 @@ namespace {
 
 template <typename T>
 void adamw(const AdamWArgs& args) {
+  const std::optional<AdamWFactors> factors = host_factors(args);
+  if (!factors) {
+    return;
+  }
   const AdamW& settings = args.settings;
-  const auto step = static_cast<double>(settings.step);
-  const double step_size = settings.lr / (1 - std::pow(settings.beta1, step));
-  const double root_correction = std::sqrt(1 - std::pow(settings.beta2, step));
+  const double step_size = factors->lr / factors->correction1;
   const T* gradient = elements<const T>(args.gradient);
   T* master = elements<T>(args.master);
   T* m = elements<T>(args.m);
   T* v = elements<T>(args.v);
   for (std::int64_t i = 0; i < args.master.elements(); ++i) {
-    const double g = settings.gradient_scale * load(gradient[i]);
-    const double decayed = load(master[i]) * (1 - settings.lr * settings.weight_decay);
+    const double g = factors->gradient_scale * load(gradient[i]);
+    const double decayed = load(master[i]) * (1 - factors->lr * settings.weight_decay);
     const double first = load(m[i]) + (1 - settings.beta1) * (g - load(m[i]));
     const double second = settings.beta2 * load(v[i]) + (1 - settings.beta2) * g * g;
     m[i] = round_to<T>(first);
     v[i] = round_to<T>(second);
-    master[i] = round_to<T>(decayed - step_size * first / (std::sqrt(second) / root_correction + settings.eps));
+    master[i] =
+        round_to<T>(decayed - step_size * first / (std::sqrt(second) / factors->root_correction + settings.eps));
   }
 }
 
