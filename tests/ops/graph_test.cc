@@ -4,12 +4,14 @@
 #include <gtest/gtest.h>
 
 #include <span>
+#include <string>
 #include <vector>
 
 #include "caravan/base/error.h"
 #include "caravan/ops/elementwise.h"
 #include "caravan/ops/linear.h"
 #include "caravan/tensor/copy.h"
+#include "caravan/tensor/cuda_memory.h"
 
 namespace caravan::ops {
 namespace {
@@ -17,15 +19,23 @@ namespace {
 using Doubles = std::vector<double>;
 
 Context context() {
-  Context ctx = make_context({.backend = Backend::kCuda, .memory_capacity = std::int64_t{1} << 26});
-  return ctx;
+  return make_context({.backend = Backend::kCuda, .memory_capacity = std::int64_t{1} << 26});
 }
+
+class GraphTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (const std::string refusal = cuda_memory::refusal(0); !refusal.empty()) {
+      GTEST_SKIP() << refusal;
+    }
+  }
+};
 
 void set(const Tensor& tensor, const std::vector<float>& values) {
   copy_from_host(tensor, std::as_bytes(std::span(values)));
 }
 
-TEST(Graph, RepeatsItsOpsOnWhatStandsInItsTensors) {
+TEST_F(GraphTest, RepeatsItsOpsOnWhatStandsInItsTensors) {
   Context ctx = context();
   const Tensor x = to_device(*ctx.allocator, {1, 2, 3}, {3});
   const Tensor y = to_device(*ctx.allocator, {0, 0, 0}, {3});
@@ -45,7 +55,7 @@ TEST(Graph, RepeatsItsOpsOnWhatStandsInItsTensors) {
   EXPECT_EQ(asked, 1);
 }
 
-TEST(Graph, CopiesAgainWhatItsBodyCopiedFromMemoryThatIsGone) {
+TEST_F(GraphTest, CopiesAgainWhatItsBodyCopiedFromMemoryThatIsGone) {
   Context ctx = context();
   const Tensor y = to_device(*ctx.allocator, {0, 0}, {2});
   Graph graph(ctx, [&](Context& inside) {
@@ -60,7 +70,7 @@ TEST(Graph, CopiesAgainWhatItsBodyCopiedFromMemoryThatIsGone) {
 }
 
 // Memory between runs is anybody's; who holds some of it when the graph is to run again keeps it.
-TEST(Graph, IsRecordedAnewWhereItsMemoryIsTaken) {
+TEST_F(GraphTest, IsRecordedAnewWhereItsMemoryIsTaken) {
   Context ctx = context();
   const Tensor x = to_device(*ctx.allocator, {1, 2, 3}, {3});
   const Tensor y = to_device(*ctx.allocator, {0, 0, 0}, {3});
@@ -85,7 +95,7 @@ TEST(Graph, IsRecordedAnewWhereItsMemoryIsTaken) {
   EXPECT_EQ(to_doubles(staying), (Doubles{7, 7, 7}));
 }
 
-TEST(Graph, TakesNoMoreMemoryThanItsBody) {
+TEST_F(GraphTest, TakesNoMoreMemoryThanItsBody) {
   Context ctx = context();
   const Tensor x = to_device(*ctx.allocator, {1, 2, 3}, {3});
   const auto body = [&](Context& inside) {
@@ -104,7 +114,7 @@ TEST(Graph, TakesNoMoreMemoryThanItsBody) {
   EXPECT_EQ(after.live_bytes, before.live_bytes);
 }
 
-TEST(Graph, RefusesABodyThatKeepsMemoryOrWaits) {
+TEST_F(GraphTest, RefusesABodyThatKeepsMemoryOrWaits) {
   Context ctx = context();
   const Tensor x = to_device(*ctx.allocator, {1, 2, 3}, {3});
   Tensor kept;
@@ -115,7 +125,7 @@ TEST(Graph, RefusesABodyThatKeepsMemoryOrWaits) {
   EXPECT_EQ(to_doubles(x), (Doubles{2, 4, 6}));
 }
 
-TEST(Graph, IsItsBodyWhereGraphsAreNotWanted) {
+TEST_F(GraphTest, IsItsBodyWhereGraphsAreNotWanted) {
   Context ctx = context();
   ctx.record_graphs = false;
   int asked = 0;

@@ -9,6 +9,7 @@
 
 #include "caravan/base/error.h"
 #include "caravan/tensor/allocator.h"
+#include "caravan/tensor/cuda_memory.h"
 
 namespace caravan {
 namespace {
@@ -79,6 +80,9 @@ TEST_F(CopyTest, MetaTakesBytesAndGivesNone) {
 }
 
 TEST_F(CopyTest, CudaIsRefusedInWords) {
+  if (cuda_memory::refusal(0).empty()) {
+    GTEST_SKIP() << "there is a device, which would follow the address";
+  }
   std::byte byte{};
   const Tensor tensor(DType::kU8, {1}, Device{DeviceKind::kCuda, 0}, &byte, nullptr);
   EXPECT_THROW(copy_from_host(tensor, std::span(&byte, 1)), UnsupportedError);

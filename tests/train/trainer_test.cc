@@ -278,7 +278,8 @@ std::vector<std::vector<std::byte>> bytes_of_all(const Trainer& trainer) {
   return result;
 }
 
-// One sequence whose last row, of an id without numbers, predicts nothing: no loss sees it and every gradient does.
+// A sequence, and another of one row of an id without numbers, which predicts nothing: no loss sees it and every gradient
+// does.
 std::vector<MicroBatch> sequence_of_lost_gradients(Trainer& trainer) {
   constexpr std::int32_t kLost = 7;
   autograd::Parameter& table = trainer.model().weights->at("model.embed_tokens.weight");
@@ -288,7 +289,10 @@ std::vector<MicroBatch> sequence_of_lost_gradients(Trainer& trainer) {
               std::numeric_limits<float>::quiet_NaN());
   copy_from_host(table.master, std::as_bytes(std::span(values)));
   trainer.restored(0, 0, 0);  // what products read follows
-  return sequence({1, 2, 3, kLost});
+  std::vector<MicroBatch> batches = sequence({1, 2, 3, kLost});
+  batches[0].layout = pack(std::vector<std::int64_t>{3, 1});
+  batches[0].targets[2] = kIgnoredTarget;
+  return batches;
 }
 
 TEST(Trainer, AScaleThatNothingFitsUnderIsAnError) {
