@@ -22,10 +22,13 @@ build:  ## install what is missing and build the program: build/release/caravan 
 cuda-emulated:  ## run the CUDA kernels' tests on the processor; needs the CUDA toolkit's headers and no GPU
 	@scripts/install-deps
 	cmake --preset cuda-emulated $(CMAKE_FLAGS)
-	cmake --build --preset cuda-emulated --target ops_cuda_parity_test generate_test
+	cmake --build --preset cuda-emulated --target ops_cuda_parity_test ops_cuda_device_test generate_test
 	build/cuda-emulated/tests/ops/ops_cuda_parity_test --gtest_brief=1 --gtest_filter='-*ThreadCount*'
 	CARAVAN_EMULATION_BACKWARDS=1 \
 	  build/cuda-emulated/tests/ops/ops_cuda_parity_test --gtest_brief=1 --gtest_filter='-*ThreadCount*'
+	CARAVAN_EMULATION_SHARED_BYTES=101376 \
+	  build/cuda-emulated/tests/ops/ops_cuda_parity_test --gtest_brief=1 --gtest_filter='*ttention*'
+	build/cuda-emulated/tests/ops/ops_cuda_device_test --gtest_brief=1
 	CARAVAN_TEST_DEVICE=cuda build/cuda-emulated/tests/generate/generate_test --gtest_brief=1
 
 quickstart: build  ## install what is missing, build, train a small model on Shakespeare and sample from it

@@ -8,7 +8,8 @@ endif()
 
 if(NOT CARAVAN_CUDA STREQUAL "emulated")
   if(NOT CMAKE_CUDA_ARCHITECTURES)
-    set(CMAKE_CUDA_ARCHITECTURES 80-real 90a-real 100-real)
+    # The last without -real: code for later GPUs is made from its PTX by the driver.
+    set(CMAKE_CUDA_ARCHITECTURES 80-real 90a-real 100)
   endif()
   enable_language(CUDA)
   if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)

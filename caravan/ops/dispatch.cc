@@ -6,8 +6,15 @@
 #include <utility>
 
 #include "caravan/base/error.h"
+#include "caravan/tensor/cuda_memory.h"
 
 namespace caravan::ops {
+
+void use_device(const Context& ctx) {
+  if (const Device& device = ctx.allocator->device(); device.kind == DeviceKind::kCuda) {
+    cuda_memory::use(device.index);
+  }
+}
 
 void report_choice(Context& ctx, const char* op, const char* implementation, std::vector<std::string> refusals) {
   if (ctx.on_choice) {

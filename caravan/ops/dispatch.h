@@ -35,6 +35,9 @@ struct Implementation {
   void (*prepare)(Context& ctx, const Args& args) = nullptr;
 };
 
+// Makes a CUDA context's device the calling thread's; nothing for other contexts.
+void use_device(const Context& ctx);
+
 // Tells ctx.on_choice, if anybody listens.
 void report_choice(Context& ctx, const char* op, const char* implementation, std::vector<std::string> refusals);
 
@@ -68,6 +71,7 @@ class CallTimer {
 
 template <typename Args>
 void dispatch(Context& ctx, const char* op, std::span<const Implementation<Args>> list, const Args& args) {
+  use_device(ctx);
   std::vector<std::string> refusals;
   const bool explain = static_cast<bool>(ctx.on_choice);
   for (const Implementation<Args>& one : list) {

@@ -46,6 +46,19 @@ caravan_switch_fiber:
 namespace caravan::cuda_emulation {
 namespace {
 
+// The number in an environment variable, or `otherwise`.
+std::size_t asked(const char* variable, std::size_t otherwise) {
+  const char* value = std::getenv(variable);
+  return value == nullptr ? otherwise : std::strtoull(value, nullptr, 10);
+}
+
+// What a block may have of shared memory: Hopper's, unless CARAVAN_EMULATION_SHARED_BYTES says another number.
+std::size_t most_shared_bytes() {
+  return asked("CARAVAN_EMULATION_SHARED_BYTES", std::size_t{227} << 10);
+}
+
+thread_local int device_now = 0;
+
 constexpr int kLanes = 32;
 constexpr std::size_t kStackBytes = std::size_t{1} << 17;
 
@@ -188,6 +201,9 @@ void run(dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<vo
       grid.z > 65535) {
     throw Error("CUDA emulation: no GPU takes such a grid");
   }
+  if (shared_bytes > most_shared_bytes()) {
+    throw Error("CUDA emulation: a kernel asks for more shared memory than the device has");
+  }
   const char* order = std::getenv("CARAVAN_EMULATION_BACKWARDS");
   const bool backwards = order != nullptr && std::string_view(order) == "1";
   block_now.thread = &thread;
@@ -246,15 +262,14 @@ struct CUgraphExec_st {
   caravan::cuda_emulation::Nodes nodes;
 };
 
-using caravan::cuda_emulation::ask;
-using caravan::cuda_emulation::recording;
+using namespace caravan::cuda_emulation;
 
 // The runtime.  Everything is done when the call returns, so streams and events have nothing to do; but for a stream that
 // records, which as on a GPU keeps what it is asked for and refuses what would have to wait.
 extern "C" {
 
 cudaError_t cudaGetDeviceCount(int* count) {
-  *count = 1;
+  *count = static_cast<int>(asked("CARAVAN_EMULATION_DEVICES", 1));
   return cudaSuccess;
 }
 
@@ -264,17 +279,36 @@ cudaError_t cudaDriverGetVersion(int* version) {
 }
 
 cudaError_t cudaSetDevice(int device) {
-  return device == 0 ? cudaSuccess : cudaErrorInvalidDevice;
+  int count = 0;
+  (void)cudaGetDeviceCount(&count);
+  if (device < 0 || device >= count) {
+    return cudaErrorInvalidDevice;
+  }
+  device_now = device;
+  return cudaSuccess;
+}
+
+cudaError_t cudaGetDevice(int* device) {
+  *device = device_now;
+  return cudaSuccess;
+}
+
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* /*kernel*/) {
+  *attributes = {};
+  return asked("CARAVAN_EMULATION_WITHOUT_CODE", 0) == 0 ? cudaSuccess : cudaErrorNoKernelImageForDevice;
 }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
-  if (device != 0) {
+  int count = 0;
+  (void)cudaGetDeviceCount(&count);
+  if (device < 0 || device >= count) {
     return cudaErrorInvalidDevice;
   }
   *properties = {};
   std::strcpy(properties->name, "emulated device");
   properties->major = 9;
   properties->multiProcessorCount = 4;
+  properties->sharedMemPerBlockOptin = most_shared_bytes();
   properties->totalGlobalMem = std::size_t{4} << 30;
   return cudaSuccess;
 }

@@ -6,6 +6,9 @@
 // waits for have come.  So barriers and shuffles mean what they mean on a GPU, threads that wait for each other at different
 // places are an error, and the order in which fibers run can be turned round to show a missing barrier
 // (CARAVAN_EMULATION_BACKWARDS=1).  Time means nothing here.
+//
+// The device is a Hopper as far as anybody asks.  CARAVAN_EMULATION_SHARED_BYTES=n gives a block less shared memory,
+// CARAVAN_EMULATION_DEVICES=n makes it several devices, CARAVAN_EMULATION_WITHOUT_CODE=1 one that no kernel was compiled for.
 #pragma once
 
 #include <cuda_runtime_api.h>

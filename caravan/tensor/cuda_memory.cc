@@ -8,17 +8,47 @@
 
 #include "caravan/base/error.h"
 #include "caravan/tensor/cuda_api.h"
+#include "caravan/tensor/cuda_probe.h"
 
 namespace caravan::cuda_memory {
 namespace {
 
 constexpr int kOldestMajor = 8;  // Ampere: the first with bf16 in its matrix units
 
-void use(int index, const char* what) {
-  check_cuda(cudaSetDevice(index), what);
+// The device that use() last chose for this thread.
+int& device_of_thread() {
+  static thread_local int device = -1;
+  return device;
+}
+
+// What CUDA says when it looks for a kernel's code for the device.
+cudaError_t probe(int index) {
+  int before = 0;
+  cudaError_t error = cudaGetDevice(&before);
+  if (error == cudaSuccess) {
+    error = cudaSetDevice(index);
+  }
+  cudaFuncAttributes attributes{};
+  if (error == cudaSuccess) {
+    error = cudaFuncGetAttributes(&attributes, probe_kernel_address());
+  }
+  (void)cudaSetDevice(before);
+  if (error != cudaSuccess) {
+    (void)cudaGetLastError();
+  }
+  return error;
 }
 
 }  // namespace
+
+void use(int index) {
+  int& now = device_of_thread();
+  if (now != index) {
+    now = -1;
+    check_cuda(cudaSetDevice(index), "choosing the device");
+    now = index;
+  }
+}
 
 std::string refusal(int index) {
   int count = 0;
@@ -51,6 +81,18 @@ std::string refusal(int index) {
         "cuda:{} ({}) has compute capability {}.{}, and kernels are there from {}.0 on; run with --device cpu", index,
         properties.name, properties.major, properties.minor, kOldestMajor);
   }
+  const cudaError_t probed = probe(index);
+  if (probed == cudaErrorNoKernelImageForDevice || probed == cudaErrorInvalidDeviceFunction ||
+      probed == cudaErrorUnsupportedPtxVersion) {
+    return fmt::format(
+        "cuda:{} ({}) has the unsupported architecture {}.{}, and this program was built for {}; build it with "
+        "-DCMAKE_CUDA_ARCHITECTURES={}{}, or run with --device cpu",
+        index, properties.name, properties.major, properties.minor, CARAVAN_CUDA_BUILT_FOR, properties.major,
+        properties.minor);
+  }
+  if (probed != cudaSuccess) {
+    return fmt::format("cuda:{} does not answer ({}); run with --device cpu", index, cudaGetErrorString(probed));
+  }
   return {};
 }
 
@@ -70,7 +112,7 @@ std::int64_t free_bytes(int index) {
   if (const std::string why = refusal(index); !why.empty()) {
     throw UnsupportedError(why);
   }
-  use(index, "choosing the device");
+  use(index);
   std::size_t free = 0;
   std::size_t total = 0;
   check_cuda(cudaMemGetInfo(&free, &total), "asking how much memory is free");
@@ -78,7 +120,7 @@ std::int64_t free_bytes(int index) {
 }
 
 std::byte* reserve(int index, std::int64_t bytes) {
-  use(index, "choosing the device");
+  use(index);
   void* base = nullptr;
   if (cudaMalloc(&base, static_cast<std::size_t>(bytes)) != cudaSuccess) {
     (void)cudaGetLastError();
@@ -89,7 +131,7 @@ std::byte* reserve(int index, std::int64_t bytes) {
 
 void release(int index, std::byte* base) {
   // Called where nothing may be thrown; what fails here has failed, and said so, before.
-  (void)cudaSetDevice(index);
+  device_of_thread() = cudaSetDevice(index) == cudaSuccess ? index : -1;
   (void)cudaFree(base);
 }
 
@@ -128,7 +170,7 @@ std::shared_ptr<const void> KeptUploads::memory() const {
 
 void copy_in(int index, std::byte* dst, std::int64_t pitch, const std::byte* src, std::int64_t width,
              std::int64_t rows) {
-  use(index, "choosing the device");
+  use(index);
   if (keeping != nullptr) {
     src = keeping->keep(src, width * rows);
   }
@@ -146,7 +188,7 @@ void copy_in(int index, std::byte* dst, std::int64_t pitch, const std::byte* src
 
 void copy_out(int index, std::byte* dst, const std::byte* src, std::int64_t pitch, std::int64_t width,
               std::int64_t rows) {
-  use(index, "choosing the device");
+  use(index);
   const auto size = [](std::int64_t bytes) { return static_cast<std::size_t>(bytes); };
   check_cuda(cudaMemcpy2DAsync(dst, size(width), src, size(rows == 1 ? width : pitch), size(width), size(rows),
                                cudaMemcpyDeviceToHost, cudaStreamPerThread),
@@ -189,7 +231,7 @@ class LateCopy {
 
 std::shared_ptr<LateCopy> start_copy_out(int index, const std::byte* src, std::int64_t bytes,
                                          std::shared_ptr<LateCopy> used) {
-  use(index, "choosing the device");
+  use(index);
   std::shared_ptr<LateCopy> copy = used != nullptr ? std::move(used) : std::make_shared<LateCopy>(bytes);
   copy->start(src, bytes);
   return copy;

@@ -12,9 +12,13 @@
 
 namespace caravan::cuda_memory {
 
-// Why device `index` cannot be used (no CUDA in this build, no driver, no such device, an architecture without
-// kernels), in one sentence that says what to do; empty when it can.
+// Why device `index` cannot be used (no CUDA in this build, no driver, no such device, an architecture that
+// this build has no kernels for), in one sentence that says what to do; empty when it can.
 std::string refusal(int index);
+
+// Makes device `index` the calling thread's: kernels go there, and a thread begins with device 0.  All that is asked of a
+// device here and in ops goes through this, which remembers the thread's last one.  Throws Error with CUDA's words.
+void use(int index);
 
 // "NVIDIA H200, 132 multiprocessors, compute capability 9.0, 140 GiB".  Throws UnsupportedError with refusal()'s words.
 std::string describe(int index);

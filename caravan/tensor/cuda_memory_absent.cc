@@ -13,6 +13,10 @@ std::string refusal(int /*index*/) {
   return kAbsent;
 }
 
+void use(int /*index*/) {
+  throw UnsupportedError(kAbsent);
+}
+
 std::string describe(int /*index*/) {
   throw UnsupportedError(kAbsent);
 }

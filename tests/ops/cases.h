@@ -141,6 +141,7 @@ inline const std::vector<AttentionCase> kAttentionCases = {
      .heads = {2, 1, 256},
      .ranges = {{0, 21, 0, 21, 0}},
      .strided = true},
+    {.name = "head_dim_258", .queries = 35, .keys = 35, .heads = {2, 1, 258}, .ranges = {{0, 35, 0, 35, 0}}},
     {.name = "head_dim_5", .queries = 9, .keys = 9, .heads = {2, 1, 5}, .ranges = {{0, 9, 0, 9, 0}}},
     {.name = "packed_documents_and_padding",
      .queries = 90,

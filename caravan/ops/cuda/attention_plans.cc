@@ -1,8 +1,11 @@
 #include "caravan/ops/cuda/attention_plans.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
 
+#include "caravan/base/error.h"
 #include "caravan/tensor/copy.h"
 
 namespace caravan::ops::cuda {
@@ -73,6 +76,13 @@ const DeviceRanges& device_ranges(Context& ctx, const std::vector<AttentionRange
   copy_from_host(made.bytes, bytes);
   lists.push_front(std::move(made));
   return lists.front();
+}
+
+void throw_no_tile(std::int64_t head_dim, std::int64_t bytes, std::int64_t most, bool is_f64) {
+  throw UnsupportedError(fmt::format(
+      "attention with {} elements a head takes {} bytes of shared memory a block on this GPU, which gives {}; "
+      "run with --device cpu{}",
+      head_dim, bytes, most, is_f64 ? ", or in f32" : ""));
 }
 
 }  // namespace caravan::ops::cuda

@@ -42,6 +42,9 @@ struct DeviceRanges {
 // Makes them where they are not there yet.  In a dry run memory is taken and nothing copied.  The last few lists are kept.
 const DeviceRanges& device_ranges(Context& ctx, const std::vector<AttentionRange>& ranges, std::int64_t query_rows);
 
+// Throws UnsupportedError: not even the smallest tiles of heads this wide fit into the shared memory of a block.
+[[noreturn]] void throw_no_tile(std::int64_t head_dim, std::int64_t bytes, std::int64_t most, bool is_f64);
+
 }  // namespace cuda
 
 class AttentionPlans {

@@ -19,6 +19,7 @@ CudaState::CudaState(const Device& device) {
   multiprocessors = properties.multiProcessorCount;
   major = properties.major;
   minor = properties.minor;
+  shared_bytes_of_block = static_cast<std::int64_t>(properties.sharedMemPerBlockOptin);
 }
 
 namespace cuda {
@@ -45,7 +46,7 @@ void require_not_recording(const Context& ctx, const char* what) {
 void require_built() {}
 
 void synchronize(Context& ctx) {
-  check_cuda(cudaSetDevice(ctx.allocator->device().index), "choosing the device");
+  use_device(ctx);
   check_cuda(cudaStreamSynchronize(stream()), "waiting for the device");
 }
 
@@ -55,7 +56,7 @@ bool is_recording() {
 }
 
 std::shared_ptr<void> record(Context& ctx, const std::function<void()>& body) {
-  check_cuda(cudaSetDevice(ctx.allocator->device().index), "choosing the device");
+  use_device(ctx);
   check_cuda(cudaStreamBeginCapture(stream(), cudaStreamCaptureModeThreadLocal), "beginning to record a graph");
   cudaGraph_t graph = nullptr;
   try {
@@ -76,7 +77,8 @@ std::shared_ptr<void> record(Context& ctx, const std::function<void()>& body) {
   return {static_cast<void*>(exec), [](void* made) { (void)cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(made)); }};
 }
 
-void run_recorded(Context& /*ctx*/, const std::shared_ptr<void>& recorded) {
+void run_recorded(Context& ctx, const std::shared_ptr<void>& recorded) {
+  use_device(ctx);
   check_cuda(cudaGraphLaunch(static_cast<cudaGraphExec_t>(recorded.get()), stream()), "running a graph");
 }
 

@@ -25,7 +25,8 @@ class CudaState {
   int multiprocessors = 132;
   int major = 9;  // of the compute capability
   int minor = 0;
-  std::int64_t plans = 0;  // made so far
+  std::int64_t shared_bytes_of_block = 227 * 1024;  // the most that a kernel may ask for
+  std::int64_t plans = 0;                           // made so far
 
   std::shared_ptr<GemmPlans> gemm;            // null until the first product
   std::shared_ptr<AttentionPlans> attention;  // null until the first attention

@@ -2,6 +2,7 @@
 #include "caravan/ops/args.h"
 #include "caravan/ops/cuda/state.h"
 #include "caravan/ops/trace.h"
+#include "caravan/tensor/cuda_memory.h"
 
 #ifndef CARAVAN_CUDA_EMULATED
 #include <nvtx3/nvToolsExt.h>
@@ -36,6 +37,7 @@ class StreamClock final : public DeviceClock {
   }
 
   bool mark() override {
+    cuda_memory::use(device_);
     if (is_recording()) {
       return false;
     }
@@ -66,7 +68,6 @@ class StreamClock final : public DeviceClock {
  private:
   void record() {
     if (used_ == events_.size()) {
-      check_cuda(cudaSetDevice(device_), "choosing the device");
       cudaEvent_t event = nullptr;
       check_cuda(cudaEventCreate(&event), "making a trace's event");
       events_.push_back(event);
