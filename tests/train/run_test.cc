@@ -16,6 +16,7 @@
 #include "caravan/tokenizer/bpe_trainer.h"
 #include "caravan/train/config_keys.h"
 #include "caravan/train/resume.h"
+#include "tests/support/device.h"
 #include "tests/support/scratch.h"
 #include "tests/support/source_folder.h"
 
@@ -84,6 +85,7 @@ class TrainRun : public testing::Test {
     config_.training.local_batch_size = 2;
     config_.training.steps = 6;
     config_.training.threads = 1;
+    config_.training.device = test::on_cuda() ? "cuda" : "cpu";
     config_.training.mixed_precision_param = "float32";
     config_.optimizer.lr = 1e-2;
     config_.lr_scheduler.warmup_steps = 2;
