@@ -23,14 +23,17 @@ bool on_gpu(const ops::Context& ctx) {
   return ctx.backend == ops::Backend::kCuda;
 }
 
-// Rows and columns of the product: as large as fills the device.
-std::int64_t side_of(const ops::Context& ctx) {
+// Rows and columns of the product.  A GPU is tried with small ones first: what fills it depends on what it is.
+std::int64_t first_side(const ops::Context& ctx) {
+  return on_gpu(ctx) ? 256 : 1024;
+}
+std::int64_t last_side(const ops::Context& ctx) {
   return on_gpu(ctx) ? 8192 : 1024;
 }
 
 std::int64_t product_capacity(const ops::Context& like, DType dtype) {
   constexpr std::int64_t kWorkspace = 64 * kMiB;
-  return 3 * side_of(like) * side_of(like) * (on_gpu(like) ? size_of(dtype) : 4) + kWorkspace;
+  return 3 * last_side(like) * last_side(like) * (on_gpu(like) ? size_of(dtype) : 4) + kWorkspace;
 }
 
 ops::Context own_context(const ops::Context& like, std::int64_t capacity) {
@@ -84,25 +87,33 @@ void fill(ops::Context& ctx, const Tensor& tensor) {
 
 }  // namespace
 
-PeakMeter::PeakMeter(const ops::Context& like, DType dtype)
-    : ctx_(own_context(like, product_capacity(like, dtype))),
-      x_(ctx_.allocate(dtype, {side_of(like), side_of(like)})),
-      y_(ctx_.allocate(dtype, {side_of(like), side_of(like)})),
-      weight_(ctx_.allocate(dtype, {side_of(like), side_of(like)})) {
-  fill(ctx_, x_);
-  fill(ctx_, weight_.plain());
-  ops::linear(ctx_, y_, x_, weight_);  // packs the weight and makes the plan
+PeakMeter::PeakMeter(const ops::Context& like, DType dtype) : ctx_(own_context(like, product_capacity(like, dtype))) {
+  constexpr double kFills = 1e-3;  // seconds of a product, beside which its start counts for nothing
+  for (std::int64_t side = first_side(like); side <= last_side(like); side *= 2) {
+    const Shape square{side, side};
+    x_ = y_ = Tensor();
+    weight_ = ops::Weight();
+    x_ = ctx_.allocate(dtype, square);
+    y_ = ctx_.allocate(dtype, square);
+    weight_ = ops::Weight(ctx_.allocate(dtype, square));
+    fill(ctx_, x_);
+    fill(ctx_, weight_.plain());
+    multiply();  // packs the weight and makes the plan
+    if (side < last_side(like) && least_time(0.0, 0.0, [&] { multiply(); }) > kFills) {
+      return;
+    }
+  }
+}
+
+void PeakMeter::multiply() {
+  ops::linear(ctx_, y_, x_, weight_);
   ops::synchronize(ctx_);
 }
 
 double PeakMeter::measure(double seconds) {
-  const auto side = static_cast<double>(side_of(ctx_));
+  const auto side = static_cast<double>(x_.rows());
   const double operations = 2.0 * side * side * side;
-  const double least = least_time(best_, seconds, [&] {
-    ops::linear(ctx_, y_, x_, weight_);
-    ops::synchronize(ctx_);
-  });
-  best_ = std::max(best_, operations / least);
+  best_ = std::max(best_, operations / least_time(best_, seconds, [&] { multiply(); }));
   return best_;
 }
 

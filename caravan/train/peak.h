@@ -8,8 +8,9 @@
 
 namespace caravan::train {
 
-// The yardstick of the mfu figure.  Times products [1024, 1024] x [1024, 1024]^T with a packed weight in the type that the model computes in.  Memory is
-// the meter's own, outside the run's allocator.
+// The yardstick of the mfu figure.  Times products of squares of 1024 with a packed weight in the type that the model
+// computes in; on a GPU of up to 8192, as many as keep it busy for a millisecond.  Memory is the meter's own, outside the
+// run's allocator.
 class PeakMeter {
  public:
   // With the threads and instruction set of `like`.
@@ -22,6 +23,8 @@ class PeakMeter {
   double best() const { return best_; }
 
  private:
+  void multiply();
+
   ops::Context ctx_;
   Tensor x_;
   Tensor y_;
