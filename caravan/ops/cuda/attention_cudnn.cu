@@ -1,9 +1,9 @@
 // How calls of attention become cuDNN's batches.
 //
-// Ranges of equal length at equal distances are one batch as they stand.  Others are sorted into classes by length, each a
-// batch of sequences whose lengths and begins stand in tensors; a batch holds as many as its scratch allows, because the
-// deterministic backward of Hopper keeps scores of [batch, heads, length, length].  Statistics go through scratch in
-// cuDNN's order, [batch, heads, length].
+// Squares (a sequence sees itself) of equal length at equal distances are one batch as they stand.  Others, and rectangles
+// (queries behind a cached beginning), are sorted into classes by length, each a batch of sequences whose lengths and
+// begins stand in tensors; a batch holds as many as its scratch allows, because the deterministic backward of Hopper keeps
+// scores of [batch, heads, length, length].  Statistics go through scratch in cuDNN's order, [batch, heads, length].
 #include "caravan/ops/cuda/attention_cudnn.h"
 
 #include <algorithm>
@@ -11,6 +11,7 @@
 #include <bit>
 #include <cmath>
 #include <map>
+#include <tuple>
 
 #include "caravan/ops/cuda/attention_plans.h"
 #include "caravan/ops/cuda/cudnn_graph.h"
@@ -19,26 +20,63 @@
 #include "caravan/tensor/copy.h"
 
 namespace caravan::ops::cuda {
+
+// One graph of cuDNN that a call runs: which ranges it computes, and how they lie.
+struct CudnnBatch {
+  bool ragged = false;
+  bool rectangles = false;
+  std::int64_t length = 0, key_length = 0;  // of each sequence, or at most
+  std::int64_t size = 0;                    // sequences, with empty ones at the end of a ragged batch
+  std::vector<std::size_t> members;         // of the list of ranges
+  SdpaShape shape;
+  std::shared_ptr<SdpaGraph> graph;  // null where there is no GPU
+  Tensor lists;                      // lists_of() on the device; undefined until a call is prepared
+};
+
+// The calls of late, so that a layer finds what the layer before it had made.
+class CudnnCalls {
+ public:
+  struct Kept {
+    SdpaShape call;  // what all batches have in common
+    std::vector<AttentionRange> ranges;
+    Device device;
+    std::vector<CudnnBatch> batches;
+    std::string refusal;  // of cuDNN; empty where it serves
+  };
+  std::deque<Kept> kept;  // the newest first
+};
+
 namespace {
 
-// One call of cuDNN: which ranges it computes, and how they lie.
-struct Batch {
-  bool ragged = false;
-  std::int64_t length = 0;           // of each sequence, or at most
-  std::int64_t size = 0;             // sequences, with empty ones at the end of a ragged batch
-  std::vector<std::size_t> members;  // of the list of ranges
-};
+using Batch = CudnnBatch;
 
 // Bytes of scores that a batch may keep.
 constexpr std::int64_t kMostScoreBytes = std::int64_t{9} << 29;
-constexpr std::int64_t kShortest = 128;  // of a class of lengths
+constexpr std::int64_t kShortest = 128;       // of a class of lengths
+constexpr std::int64_t kShortestKeys = 1024;  // the same of rectangles' keys, each four times the one before
 
 std::int64_t length_of(const AttentionRange& range) {
   return range.query_end - range.query_begin;
 }
 
-std::int64_t most_sequences(std::int64_t length, std::int64_t heads) {
-  return std::max<std::int64_t>(1, kMostScoreBytes / (heads * length * length * 2));
+std::int64_t keys_of(const AttentionRange& range) {
+  return range.key_end - range.key_begin;
+}
+
+bool square(const AttentionRange& range) {
+  return range.diagonal == 0 && keys_of(range) == length_of(range);
+}
+
+// The smallest begin * factor^n that holds `length`.
+std::int64_t class_of(std::int64_t length, std::int64_t begin, std::int64_t factor) {
+  while (begin < length) {
+    begin *= factor;
+  }
+  return begin;
+}
+
+std::int64_t most_sequences(std::int64_t length, std::int64_t key_length, std::int64_t heads) {
+  return std::max<std::int64_t>(1, kMostScoreBytes / (heads * length * key_length * 2));
 }
 
 bool side_by_side(const std::vector<AttentionRange>& ranges) {
@@ -51,43 +89,42 @@ bool side_by_side(const std::vector<AttentionRange>& ranges) {
     }
     return step > 0;
   };
-  return std::ranges::all_of(ranges, [&](const auto& one) { return length_of(one) == length_of(ranges[0]); }) &&
+  return std::ranges::all_of(
+             ranges, [&](const auto& one) { return square(one) && length_of(one) == length_of(ranges[0]); }) &&
          equal_steps([](const AttentionRange& one) { return one.query_begin; }) &&
          equal_steps([](const AttentionRange& one) { return one.key_begin; });
+}
+
+// `members` in batches as large as scratch allows.
+void cut(std::vector<Batch>& batches, const Batch& like, const std::vector<std::size_t>& members, std::int64_t heads) {
+  const auto most = static_cast<std::size_t>(most_sequences(like.length, like.key_length, heads));
+  for (std::size_t begin = 0; begin < members.size(); begin += most) {
+    const std::size_t count = std::min(members.size() - begin, most);
+    Batch batch = like;
+    batch.members.assign(members.begin() + static_cast<std::ptrdiff_t>(begin),
+                         members.begin() + static_cast<std::ptrdiff_t>(begin + count));
+    batch.size = static_cast<std::int64_t>(like.ragged ? std::bit_ceil(count) : count);
+    batches.push_back(std::move(batch));
+  }
 }
 
 // `exact`: a batch of equal lengths is made for just this length; else for its class, so that prompts of any length share
 // plans.
 std::vector<Batch> batches_of(const std::vector<AttentionRange>& ranges, std::int64_t heads, bool exact) {
-  std::vector<Batch> batches;
-  if (exact && side_by_side(ranges)) {
-    const std::int64_t length = length_of(ranges[0]);
-    const auto most = static_cast<std::size_t>(most_sequences(length, heads));
-    for (std::size_t begin = 0; begin < ranges.size(); begin += most) {
-      Batch batch{false, length, 0, {}};
-      for (std::size_t i = begin; i < std::min(ranges.size(), begin + most); ++i) {
-        batch.members.push_back(i);
-      }
-      batch.size = static_cast<std::int64_t>(batch.members.size());
-      batches.push_back(batch);
-    }
-    return batches;
-  }
-  std::map<std::int64_t, std::vector<std::size_t>> classes;
+  // Whether rectangles, queries, keys.
+  std::map<std::tuple<bool, std::int64_t, std::int64_t>, std::vector<std::size_t>> classes;
+  const bool equal = exact && side_by_side(ranges);
   for (std::size_t i = 0; i < ranges.size(); ++i) {
-    const auto length = static_cast<std::uint64_t>(std::max(kShortest, length_of(ranges[i])));
-    classes[static_cast<std::int64_t>(std::bit_ceil(length))].push_back(i);
+    const bool rectangle = !square(ranges[i]);
+    const std::int64_t length = equal ? length_of(ranges[i]) : class_of(length_of(ranges[i]), kShortest, 2);
+    classes[{rectangle, length, rectangle ? class_of(keys_of(ranges[i]), kShortestKeys, 4) : length}].push_back(i);
   }
-  for (const auto& [length, members] : classes) {
-    const auto most = static_cast<std::size_t>(most_sequences(length, heads));
-    for (std::size_t begin = 0; begin < members.size(); begin += most) {
-      Batch batch{true, length, 0, {}};
-      const std::size_t end = std::min(members.size(), begin + most);
-      batch.members.assign(members.begin() + static_cast<std::ptrdiff_t>(begin),
-                           members.begin() + static_cast<std::ptrdiff_t>(end));
-      batch.size = static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(end - begin)));
-      batches.push_back(batch);
-    }
+  std::vector<Batch> batches;
+  for (const auto& [sizes, members] : classes) {
+    Batch like;
+    like.ragged = !equal;
+    std::tie(like.rectangles, like.length, like.key_length) = sizes;
+    cut(batches, like, members, heads);
   }
   return batches;
 }
@@ -126,45 +163,64 @@ Call call_of(const AttentionGradArgs& args) {
           true};
 }
 
-SdpaShape shape_of(const Context& ctx, const Call& call, const Batch& batch) {
+std::array<SdpaStrides*, kPlaces> strides_of(SdpaShape& shape) {
+  return {&shape.query, &shape.key,     &shape.value, &shape.out,
+          &shape.d_out, &shape.d_query, &shape.d_key, &shape.d_value};
+}
+
+// What all batches of a call have in common.
+SdpaShape shape_of(const Context& ctx, const Call& call) {
   SdpaShape shape;
   shape.deterministic = ctx.deterministic || !call.backward;
   shape.backward = call.backward;
-  shape.ragged = batch.ragged;
   shape.with_stats = call.with_stats;
   shape.dtype = call.tensors[kQuery].dtype();
-  shape.batch = batch.size;
-  shape.length = batch.length;
   shape.heads = call.heads.heads;
   shape.kv_heads = call.heads.kv_heads;
   shape.head_dim = call.heads.head_dim;
   shape.scale = call.scale;
-  SdpaStrides* const strides[] = {&shape.query, &shape.key,     &shape.value, &shape.out,
-                                  &shape.d_out, &shape.d_query, &shape.d_key, &shape.d_value};
+  const auto strides = strides_of(shape);
+  for (std::size_t place = 0; place < static_cast<std::size_t>(call.places()); ++place) {
+    strides[place]->row = call.tensors[place].row_stride();
+  }
+  return shape;
+}
+
+SdpaShape shape_of(const SdpaShape& common, const Call& call, const Batch& batch) {
+  SdpaShape shape = common;
+  shape.ragged = batch.ragged;
+  shape.bottom_right = batch.rectangles;
+  shape.batch = batch.size;
+  shape.length = batch.length;
+  shape.key_length = batch.key_length;
+  const auto strides = strides_of(shape);
   for (int place = 0; place < call.places(); ++place) {
-    const std::int64_t row = call.tensors[static_cast<std::size_t>(place)].row_stride();
-    std::int64_t step = batch.length;
+    std::int64_t step = of_keys(place) ? batch.key_length : batch.length;
     if (!batch.ragged && batch.members.size() > 1) {
       const AttentionRange& first = call.ranges[batch.members[0]];
       const AttentionRange& second = call.ranges[batch.members[1]];
       step = of_keys(place) ? second.key_begin - first.key_begin : second.query_begin - first.query_begin;
     }
-    *strides[place] = {step * row, row};
+    SdpaStrides& one = *strides[static_cast<std::size_t>(place)];
+    one.batch = step * one.row;
   }
   return shape;
 }
 
-// The graph of a shape, or none where cuDNN refuses it.  What it answered is kept.
-SdpaGraph* graph_of(Context& ctx, const SdpaShape& shape) {
+AttentionPlans& plans_of(Context& ctx) {
   CudaState& now = state(ctx);
   if (now.attention == nullptr) {
     now.attention = std::make_shared<AttentionPlans>();
   }
-  AttentionPlans& plans = *now.attention;
+  return *now.attention;
+}
+
+// The graph of a shape, or none where cuDNN refuses it.  What it answered is kept.
+std::shared_ptr<SdpaGraph> graph_of(Context& ctx, const SdpaShape& shape) {
+  AttentionPlans& plans = plans_of(ctx);
   const auto found = plans.graphs.find(shape);
   if (found != plans.graphs.end()) {
-    keep_for_graph(ctx, found->second);
-    return found->second.get();
+    return found->second;
   }
   require_not_recording(ctx, "a graph of cuDNN");
   std::shared_ptr<SdpaGraph> made;
@@ -173,11 +229,67 @@ SdpaGraph* graph_of(Context& ctx, const SdpaShape& shape) {
       plans.cudnn = open_cudnn();
     }
     made = std::make_shared<SdpaGraph>(*plans.cudnn, shape);
-    ++now.plans;
+    ++state(ctx).plans;
   } catch (const UnsupportedError& error) {
     plans.cudnn_refusal = error.what();
   }
-  return plans.graphs.emplace(shape, std::move(made)).first->second.get();
+  return plans.graphs.emplace(shape, std::move(made)).first->second;
+}
+
+// The call's batches and their graphs, made where it was not seen lately.
+CudnnCalls::Kept& kept_of(Context& ctx, const Call& call) {
+  AttentionPlans& plans = plans_of(ctx);
+  if (plans.cudnn_calls == nullptr) {
+    plans.cudnn_calls = std::make_shared<CudnnCalls>();
+  }
+  std::deque<CudnnCalls::Kept>& kept = plans.cudnn_calls->kept;
+  const SdpaShape common = shape_of(ctx, call);
+  const Device device = ctx.allocator->device();
+  const auto found = std::ranges::find_if(kept, [&](const CudnnCalls::Kept& one) {
+    return one.call == common && one.device == device && one.ranges == call.ranges;
+  });
+  if (found != kept.end()) {
+    return *found;
+  }
+  CudnnCalls::Kept made{
+      common, call.ranges, device, batches_of(call.ranges, call.heads.heads, call.exact()), std::string()};
+  for (Batch& batch : made.batches) {
+    batch.shape = shape_of(common, call, batch);
+    if (made.refusal.empty() && state(ctx).has_gpu) {
+      batch.graph = graph_of(ctx, batch.shape);
+      made.refusal = batch.graph == nullptr ? plans.cudnn_refusal : std::string();
+    }
+  }
+  constexpr std::size_t kKept = 16;
+  if (kept.size() >= kKept) {
+    kept.pop_back();
+  }
+  kept.push_front(std::move(made));
+  return kept.front();
+}
+
+// Why the ranges are none that cuDNN computes, or nullptr.
+const char* refuse_ranges(const Call& call) {
+  if (call.ranges.empty()) {
+    return "no row sees another";
+  }
+  std::int64_t keys_end = 0;
+  for (std::size_t i = 0; i < call.ranges.size(); ++i) {
+    const AttentionRange& range = call.ranges[i];
+    const bool rectangle = range.diagonal == keys_of(range) - length_of(range);
+    if (!square(range) && (call.exact() || !rectangle)) {
+      return "a range is not a causal square";
+    }
+    if (i > 0 && range.query_begin == call.ranges[i - 1].query_begin) {
+      return "queries see several ranges";
+    }
+    // Each batch writes the gradients of its keys, and adds to nobody's.
+    if (call.backward && range.key_begin < keys_end) {
+      return "two ranges have the same keys";
+    }
+    keys_end = range.key_end;
+  }
+  return nullptr;
 }
 
 const char* refuse(const Context& ctx, const Call& call) {
@@ -188,17 +300,8 @@ const char* refuse(const Context& ctx, const Call& call) {
   if (call.heads.head_dim % 8 != 0 || call.heads.head_dim > 128) {
     return "head_dim is no multiple of 8 up to 128";
   }
-  if (call.ranges.empty()) {
-    return "no row sees another";
-  }
-  for (std::size_t i = 0; i < call.ranges.size(); ++i) {
-    const AttentionRange& range = call.ranges[i];
-    if (range.diagonal != 0 || range.key_end - range.key_begin != length_of(range)) {
-      return "a range is not a causal square";
-    }
-    if (i > 0 && range.query_begin == call.ranges[i - 1].query_begin) {
-      return "queries see several ranges";
-    }
+  if (const char* reason = refuse_ranges(call)) {
+    return reason;
   }
   for (int place = 0; place < call.places(); ++place) {
     const Tensor& tensor = call.tensors[static_cast<std::size_t>(place)];
@@ -210,74 +313,50 @@ const char* refuse(const Context& ctx, const Call& call) {
     }
   }
   // Making a plan changes nothing that a caller sees but the time of the next call.
-  Context& mutable_ctx = const_cast<Context&>(ctx);
-  if (!state(mutable_ctx).has_gpu) {
-    return nullptr;
-  }
-  for (const Batch& batch : batches_of(call.ranges, call.heads.heads, call.exact())) {
-    if (graph_of(mutable_ctx, shape_of(ctx, call, batch)) == nullptr) {
-      return state(mutable_ctx).attention->cudnn_refusal.c_str();
-    }
-  }
-  return nullptr;
+  const CudnnCalls::Kept& kept = kept_of(const_cast<Context&>(ctx), call);
+  return kept.refusal.empty() ? nullptr : kept.refusal.c_str();
 }
 
-// Lengths and begins of a ragged batch: query lengths, key lengths [size], then for each place begins [size + 1].
+// Of a batch: query lengths, key lengths [size], then for each place begins in elements [size + 1]; for the statistics the
+// first row and the number of rows of each sequence.
 std::vector<std::int32_t> lists_of(const Call& call, const Batch& batch) {
   std::vector<std::int32_t> values;
-  for (int pass = 0; pass < 2; ++pass) {
-    for (std::int64_t i = 0; i < batch.size; ++i) {
-      const auto at = static_cast<std::size_t>(i);
-      values.push_back(at < batch.members.size() ? static_cast<std::int32_t>(length_of(call.ranges[batch.members[at]]))
-                                                 : 0);
-    }
+  const auto size = static_cast<std::size_t>(batch.size);
+  const auto member = [&](std::size_t i) -> const AttentionRange& {
+    return call.ranges[batch.members[std::min(i, batch.members.size() - 1)]];
+  };
+  const auto there = [&](std::size_t i) { return i < batch.members.size(); };
+  const auto add = [&](std::int64_t value) { values.push_back(static_cast<std::int32_t>(value)); };
+  for (std::size_t i = 0; i < size; ++i) {
+    add(there(i) ? length_of(member(i)) : 0);
+  }
+  for (std::size_t i = 0; i < size; ++i) {
+    add(there(i) ? keys_of(member(i)) : 0);
   }
   for (int place = 0; place < call.places(); ++place) {
     const std::int64_t stride = call.tensors[static_cast<std::size_t>(place)].row_stride();
-    for (std::int64_t i = 0; i <= batch.size; ++i) {
-      const auto at = std::min(static_cast<std::size_t>(i), batch.members.size() - 1);
-      const AttentionRange& range = call.ranges[batch.members[at]];
-      const bool behind = static_cast<std::size_t>(i) >= batch.members.size();
-      const std::int64_t row =
-          of_keys(place) ? (behind ? range.key_end : range.key_begin) : (behind ? range.query_end : range.query_begin);
-      values.push_back(static_cast<std::int32_t>(row * stride));
+    for (std::size_t i = 0; i <= size; ++i) {
+      const AttentionRange& range = member(i);
+      const std::int64_t begin = of_keys(place) ? range.key_begin : range.query_begin;
+      const std::int64_t end = of_keys(place) ? range.key_end : range.query_end;
+      add((there(i) ? begin : end) * stride);
     }
+  }
+  for (std::size_t i = 0; i < size; ++i) {
+    add(there(i) ? member(i).query_begin : 0);
+    add(there(i) ? length_of(member(i)) : 0);
   }
   return values;
 }
 
-// The lists on the device, and for the statistics the first row and length of each member.
-const Tensor& device_lists(Context& ctx, const Call& call, const Batch& batch) {
-  std::vector<std::int32_t> values = lists_of(call, batch);
-  for (const std::size_t member : batch.members) {
-    values.push_back(static_cast<std::int32_t>(call.ranges[member].query_begin));
-    values.push_back(static_cast<std::int32_t>(length_of(call.ranges[member])));
-  }
-  AttentionPlans& plans = *state(ctx).attention;
-  const auto found = std::ranges::find_if(plans.ints, [&](const auto& one) {
-    return one.first == values && one.second.device() == ctx.allocator->device();
-  });
-  if (found != plans.ints.end()) {
-    keep_for_graph(ctx, std::make_shared<const Tensor>(found->second));
-    return found->second;
-  }
-  require_not_recording(ctx, "a list of attention ranges");
-  constexpr std::size_t kKept = 64;
-  if (plans.ints.size() >= kKept) {
-    plans.ints.pop_back();
-  }
-  const Tensor made = ctx.allocate(DType::kI32, {static_cast<std::int64_t>(values.size())}, Segment::kWorkspace);
-  copy_from_host(made, std::as_bytes(std::span(values)));
-  plans.ints.emplace_front(values, made);
-  return plans.ints.front().second;
-}
-
 void prepare(Context& ctx, const Call& call) {
-  if (state(ctx).attention == nullptr) {
-    state(ctx).attention = std::make_shared<AttentionPlans>();
-  }
-  for (const Batch& batch : batches_of(call.ranges, call.heads.heads, call.exact())) {
-    device_lists(ctx, call, batch);
+  for (Batch& batch : kept_of(ctx, call).batches) {
+    if (!batch.lists.defined()) {
+      require_not_recording(ctx, "a list of attention ranges");
+      const std::vector<std::int32_t> values = lists_of(call, batch);
+      batch.lists = ctx.allocate(DType::kI32, {static_cast<std::int64_t>(values.size())}, Segment::kWorkspace);
+      copy_from_host(batch.lists, std::as_bytes(std::span(values)));
+    }
   }
 }
 
@@ -290,32 +369,37 @@ std::int64_t stats_bytes(const Call& call, const Batch& batch) {
 // Where no GPU can be asked: the backward's scores and its three gradients in f32 for every query head.
 std::int64_t estimated(const Call& call, const Batch& batch) {
   const std::int64_t rows = batch.size * call.heads.heads * batch.length;
-  return call.backward ? rows * batch.length * 2 + rows * call.heads.head_dim * 4 * 3 : 0;
+  return call.backward ? rows * batch.key_length * 2 + rows * call.heads.head_dim * 4 * 3 : 0;
 }
 
 std::int64_t workspace_of(Context& ctx, const Call& call) {
   std::int64_t most = 1;
-  for (const Batch& batch : batches_of(call.ranges, call.heads.heads, call.exact())) {
-    const std::int64_t own =
-        state(ctx).has_gpu ? graph_of(ctx, shape_of(ctx, call, batch))->workspace() : estimated(call, batch);
+  for (const Batch& batch : kept_of(ctx, call).batches) {
+    const std::int64_t own = batch.graph != nullptr ? batch.graph->workspace() : estimated(call, batch);
     most = std::max(most, stats_bytes(call, batch) + own);
   }
   return most;
 }
 
-// lse [rows, heads] <-> stats [batch, heads, length].  spans: the first row and the length of each sequence.
-__global__ void stats_kernel(float* lse, float* stats, const std::int32_t* spans, std::int64_t heads,
-                             std::int64_t length, bool to_lse) {
-  const std::int64_t sequence = blockIdx.y;
+// lse [rows, heads] <-> stats [batch, heads, length].  spans: the first row and the number of rows of each sequence.  A
+// backward reads the statistics behind a sequence's end too: plus infinity makes their weights zero.
+__global__ void stats_kernel(float* lse, float* stats, const std::int32_t* spans, std::int64_t batch,
+                             std::int64_t heads, std::int64_t length, bool to_lse) {
   const std::int64_t at = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  const std::int64_t row = at / heads;
-  const std::int64_t head = at % heads;
-  if (row >= spans[2 * sequence + 1]) {
+  const std::int64_t sequence = at / (heads * length);
+  if (sequence >= batch) {
     return;
   }
+  const std::int64_t row = at / heads % length;
+  const std::int64_t head = at % heads;
   float* const one = lse + (spans[2 * sequence] + row) * heads + head;
   float* const other = stats + (sequence * heads + head) * length + row;
-  *(to_lse ? one : other) = to_lse ? *other : *one;
+  const bool inside = row < spans[2 * sequence + 1];
+  if (!to_lse) {
+    *other = inside ? *one : INFINITY;
+  } else if (inside) {
+    *one = *other;
+  }
 }
 
 __global__ void fill_kernel(float* values, std::int64_t count, float value) {
@@ -329,9 +413,8 @@ constexpr unsigned kThreads = 256;
 
 void convert_stats(const Call& call, const Batch& batch, const Tensor& lse, float* stats, const std::int32_t* spans,
                    bool to_lse) {
-  launch("attention", stats_kernel,
-         dim3(blocks_for(batch.length * call.heads.heads, kThreads), static_cast<unsigned>(batch.members.size())),
-         kThreads, 0, elements<float>(lse), stats, spans, call.heads.heads, batch.length, to_lse);
+  launch("attention", stats_kernel, blocks_for(batch.size * batch.length * call.heads.heads, kThreads), kThreads, 0,
+         elements<float>(lse), stats, spans, batch.size, call.heads.heads, batch.length, to_lse);
 }
 
 std::int64_t covered(const Call& call) {
@@ -359,10 +442,10 @@ void clear_padding(Context& ctx, const Call& call, const Tensor& lse) {
 
 void run(Context& ctx, const Call& call, const Tensor& lse, std::byte* workspace) {
   clear_padding(ctx, call, lse);
-  for (const Batch& batch : batches_of(call.ranges, call.heads.heads, call.exact())) {
-    SdpaGraph& graph = *graph_of(ctx, shape_of(ctx, call, batch));
-    const Tensor& lists = device_lists(ctx, call, batch);
-    auto* const ints = reinterpret_cast<std::int32_t*>(lists.address());
+  for (const Batch& batch : kept_of(ctx, call).batches) {
+    keep_for_graph(ctx, batch.graph);
+    keep_for_graph(ctx, std::make_shared<const Tensor>(batch.lists));
+    auto* const ints = reinterpret_cast<std::int32_t*>(batch.lists.address());
     const std::int64_t begins = 2 * batch.size;
     const std::int32_t* const spans = ints + begins + call.places() * (batch.size + 1);
     auto* const stats = reinterpret_cast<float*>(workspace);
@@ -397,7 +480,7 @@ void run(Context& ctx, const Call& call, const Tensor& lse, std::byte* workspace
       p.d_value_begins = begin(kDValue);
       convert_stats(call, batch, lse, stats, spans, /*to_lse=*/false);
     }
-    graph.run(p, workspace + stats_bytes(call, batch));
+    batch.graph->run(p, workspace + stats_bytes(call, batch));
     if (!call.backward && lse.defined()) {
       convert_stats(call, batch, lse, stats, spans, /*to_lse=*/true);
     }

@@ -18,6 +18,9 @@ namespace caravan::ops {
 
 namespace cuda {
 
+// What attention_cudnn.cu keeps of its calls.
+class CudnnCalls;
+
 // Neighbouring query rows, at most kQueryTile of them, and the ranges [first, last) that they look at: none for padding.
 struct QueryTile {
   std::int32_t begin, end;
@@ -51,12 +54,11 @@ class AttentionPlans {
  public:
   std::deque<cuda::DeviceRanges> lists;  // the newest first
 
-  // cuDNN's: its handle, its graphs by shape (null where it refused, for the reason it gave last), and lists of whole
-  // numbers on the device, the newest first.
+  // cuDNN's: its handle, its graphs by shape (null where it refused, for the reason it gave last), and the calls of late.
   std::shared_ptr<cuda::Cudnn> cudnn;
   std::map<cuda::SdpaShape, std::shared_ptr<cuda::SdpaGraph>> graphs;
   std::string cudnn_refusal;
-  std::deque<std::pair<std::vector<std::int32_t>, Tensor>> ints;
+  std::shared_ptr<cuda::CudnnCalls> cudnn_calls;
 };
 
 }  // namespace caravan::ops

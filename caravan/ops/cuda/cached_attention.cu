@@ -74,21 +74,21 @@ __device__ inline void merge(float& m, float& l, float (&o)[kWide], float other_
   }
 }
 
-// kGroup: query heads that a block serves; more of a group go to further blocks of gridDim.y.
+// kGroup: query heads that a block serves; more of a group go to further blocks of gridDim.z.
 template <typename T, int kLanes, int kGroup>
 __global__ void __launch_bounds__(kThreads) stretches_kernel(Call<T> call) {
   constexpr int kSlots = kThreads / kLanes;
   constexpr int kHeadDim = kLanes * kWide;
   const int group = call.heads / call.kv_heads;
   const int parts = (group + kGroup - 1) / kGroup;
-  const int kv_head = static_cast<int>(blockIdx.y) / parts;
-  const int first_head = kv_head * group + static_cast<int>(blockIdx.y) % parts * kGroup;
+  const int kv_head = static_cast<int>(blockIdx.z) / parts;
+  const int first_head = kv_head * group + static_cast<int>(blockIdx.z) % parts * kGroup;
   const int heads_here = min(kGroup, (kv_head + 1) * group - first_head);
-  const std::int64_t sequence = blockIdx.z;
+  const std::int64_t sequence = blockIdx.x;
   const int slot = static_cast<int>(threadIdx.x) / kLanes;
   const int lane = static_cast<int>(threadIdx.x) % kLanes;
   const std::int64_t length = call.length(sequence);
-  const std::int64_t split = blockIdx.x;
+  const std::int64_t split = blockIdx.y;
   const std::int64_t from = call.begins[sequence] + length * split / call.splits;
   const std::int64_t to = call.begins[sequence] + length * (split + 1) / call.splits;
 
@@ -191,8 +191,8 @@ __global__ void __launch_bounds__(kThreads) stretches_kernel(Call<T> call) {
 
 template <typename T>
 __global__ void merge_kernel(Call<T> call) {
-  const std::int64_t sequence = blockIdx.y;
-  const int head = static_cast<int>(blockIdx.x);
+  const std::int64_t sequence = blockIdx.x;
+  const int head = static_cast<int>(blockIdx.y);
   float top = -INFINITY;
   for (int split = 0; split < call.splits; ++split) {
     top = fmaxf(top, call.part(sequence, head, split)[0]);
@@ -222,8 +222,8 @@ struct PlainCall : Inputs<T> {
 template <typename T>
 __global__ void plain_kernel(PlainCall<T> call) {
   using R = Real<T>;
-  const std::int64_t sequence = blockIdx.y;
-  const int head = static_cast<int>(blockIdx.x);
+  const std::int64_t sequence = blockIdx.x;
+  const int head = static_cast<int>(blockIdx.y);
   const int lane = static_cast<int>(threadIdx.x);
   const std::int64_t length = call.length(sequence);
   const std::int64_t column = static_cast<std::int64_t>(head / (call.heads / call.kv_heads)) * call.head_dim;
@@ -286,8 +286,8 @@ void launch_stretches(const Call<T>& call, std::int64_t sequences) {
   const int group = call.heads / call.kv_heads;
   const auto run = [&]<int kGroup>() {
     const int parts = (group + kGroup - 1) / kGroup;
-    const dim3 grid(static_cast<unsigned>(call.splits), static_cast<unsigned>(call.kv_heads * parts),
-                    static_cast<unsigned>(sequences));
+    const dim3 grid(static_cast<unsigned>(sequences), static_cast<unsigned>(call.splits),
+                    static_cast<unsigned>(call.kv_heads * parts));
     launch("cached_attention", stretches_kernel<T, kLanes, kGroup>, grid, kThreads, 0, call);
   };
   if (group == 1) {
@@ -312,7 +312,7 @@ void run_split_typed(Context& ctx, const CachedAttentionArgs& args, std::byte* w
   } else {
     launch_stretches<T, 16>(call, sequences);
   }
-  launch("cached_attention", merge_kernel<T>, dim3(static_cast<unsigned>(call.heads), static_cast<unsigned>(sequences)),
+  launch("cached_attention", merge_kernel<T>, dim3(static_cast<unsigned>(sequences), static_cast<unsigned>(call.heads)),
          static_cast<unsigned>(call.head_dim), 0, call);
 }
 
@@ -333,7 +333,7 @@ void run_plain(Context& /*ctx*/, const CachedAttentionArgs& args, std::byte* wor
     PlainCall<T> call(args);
     call.outputs = reinterpret_cast<Real<T>*>(workspace);
     call.scale = static_cast<Real<T>>(args.scale);
-    const dim3 grid(static_cast<unsigned>(call.heads), static_cast<unsigned>(args.query.rows()));
+    const dim3 grid(static_cast<unsigned>(args.query.rows()), static_cast<unsigned>(call.heads));
     launch("cached_attention", plain_kernel<T>, grid, kWarp, 0, call);
   });
 }

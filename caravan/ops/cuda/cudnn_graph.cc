@@ -91,9 +91,9 @@ struct SdpaGraph::Made {
       query_lengths = ints("query_lengths", kQueryLengths, shape.batch);
       key_lengths = ints("key_lengths", kKeyLengths, shape.batch);
     }
-    query = rows("query", kQuery, shape.heads, shape.query, kQueryBegins);
-    key = rows("key", kKey, shape.kv_heads, shape.key, kKeyBegins);
-    value = rows("value", kValue, shape.kv_heads, shape.value, kValueBegins);
+    query = rows("query", kQuery, false, shape.query, kQueryBegins);
+    key = rows("key", kKey, true, shape.key, kKeyBegins);
+    value = rows("value", kValue, true, shape.value, kValueBegins);
     if (shape.backward) {
       add_backward();
     } else {
@@ -111,31 +111,40 @@ struct SdpaGraph::Made {
                             .set_data_type(fe::DataType_t::INT32));
   }
 
-  fe::graph::Tensor_attributes described(const char* name, Uid uid, std::int64_t heads, const SdpaStrides& strides) {
-    return fe::graph::Tensor_attributes()
-        .set_name(name)
+  // Names a tensor of rows: [batch, heads, length, head_dim] of queries or of keys.
+  void describe(fe::graph::Tensor_attributes& tensor, const char* name, Uid uid, bool of_keys,
+                const SdpaStrides& strides, Uid begins) {
+    tensor.set_name(name)
         .set_uid(uid)
-        .set_dim({shape.batch, heads, shape.length, shape.head_dim})
+        .set_dim({shape.batch, of_keys ? shape.kv_heads : shape.heads, of_keys ? shape.key_length : shape.length,
+                  shape.head_dim})
         .set_stride({strides.batch, shape.head_dim, strides.row, 1});
+    if (shape.ragged) {
+      tensor.set_ragged_offset(ints((std::string(name) + "_begins").c_str(), begins, shape.batch + 1));
+    }
   }
 
-  TensorPointer rows(const char* name, Uid uid, std::int64_t heads, const SdpaStrides& strides, Uid begins) {
-    fe::graph::Tensor_attributes attributes = described(name, uid, heads, strides);
-    if (shape.ragged) {
-      attributes.set_ragged_offset(ints((std::string(name) + "_begins").c_str(), begins, shape.batch + 1));
-    }
+  TensorPointer rows(const char* name, Uid uid, bool of_keys, const SdpaStrides& strides, Uid begins) {
+    fe::graph::Tensor_attributes attributes;
+    describe(attributes, name, uid, of_keys, strides, begins);
     return graph.tensor(attributes);
   }
 
-  void write(const TensorPointer& tensor, const char* name, Uid uid, std::int64_t heads, const SdpaStrides& strides,
+  void write(const TensorPointer& tensor, const char* name, Uid uid, bool of_keys, const SdpaStrides& strides,
              Uid begins) {
-    tensor->set_output(true)
-        .set_name(name)
-        .set_uid(uid)
-        .set_dim({shape.batch, heads, shape.length, shape.head_dim})
-        .set_stride({strides.batch, shape.head_dim, strides.row, 1});
+    tensor->set_output(true);
+    describe(*tensor, name, uid, of_keys, strides, begins);
+  }
+
+  template <typename Options>
+  void mask(Options& options) {
+    if (shape.bottom_right) {
+      options.set_causal_mask_bottom_right(true);
+    } else {
+      options.set_causal_mask(true);
+    }
     if (shape.ragged) {
-      tensor->set_ragged_offset(ints((std::string(name) + "_begins").c_str(), begins, shape.batch + 1));
+      options.set_padding_mask(true).set_seq_len_q(query_lengths).set_seq_len_kv(key_lengths);
     }
   }
 
@@ -143,13 +152,10 @@ struct SdpaGraph::Made {
     auto options = fe::graph::SDPA_attributes()
                        .set_name("attention")
                        .set_generate_stats(shape.with_stats)
-                       .set_attn_scale(static_cast<float>(shape.scale))
-                       .set_causal_mask(true);
-    if (shape.ragged) {
-      options.set_padding_mask(true).set_seq_len_q(query_lengths).set_seq_len_kv(key_lengths);
-    }
+                       .set_attn_scale(static_cast<float>(shape.scale));
+    mask(options);
     auto [out, stats] = graph.sdpa(query, key, value, options);
-    write(out, "out", kOut, shape.heads, shape.out, kOutBegins);
+    write(out, "out", kOut, false, shape.out, kOutBegins);
     if (shape.with_stats) {
       stats->set_output(true)
           .set_name("stats")
@@ -161,8 +167,8 @@ struct SdpaGraph::Made {
   }
 
   void add_backward() {
-    const TensorPointer out = rows("out", kOut, shape.heads, shape.out, kOutBegins);
-    const TensorPointer d_out = rows("d_out", kDOut, shape.heads, shape.d_out, kDOutBegins);
+    const TensorPointer out = rows("out", kOut, false, shape.out, kOutBegins);
+    const TensorPointer d_out = rows("d_out", kDOut, false, shape.d_out, kDOutBegins);
     const TensorPointer stats = graph.tensor(fe::graph::Tensor_attributes()
                                                  .set_name("stats")
                                                  .set_uid(kStats)
@@ -172,15 +178,12 @@ struct SdpaGraph::Made {
     auto options = fe::graph::SDPA_backward_attributes()
                        .set_name("attention_grad")
                        .set_attn_scale(static_cast<float>(shape.scale))
-                       .set_causal_mask(true)
                        .set_deterministic_algorithm(shape.deterministic);
-    if (shape.ragged) {
-      options.set_padding_mask(true).set_seq_len_q(query_lengths).set_seq_len_kv(key_lengths);
-    }
+    mask(options);
     auto [d_query, d_key, d_value] = graph.sdpa_backward(query, key, value, out, d_out, stats, options);
-    write(d_query, "d_query", kDQuery, shape.heads, shape.d_query, kDQueryBegins);
-    write(d_key, "d_key", kDKey, shape.kv_heads, shape.d_key, kDKeyBegins);
-    write(d_value, "d_value", kDValue, shape.kv_heads, shape.d_value, kDValueBegins);
+    write(d_query, "d_query", kDQuery, false, shape.d_query, kDQueryBegins);
+    write(d_key, "d_key", kDKey, true, shape.d_key, kDKeyBegins);
+    write(d_value, "d_value", kDValue, true, shape.d_value, kDValueBegins);
   }
 
   TensorPointer query, key, value, query_lengths, key_lengths;

@@ -17,15 +17,16 @@ struct SdpaStrides {
   auto operator<=>(const SdpaStrides&) const = default;
 };
 
-// What a graph is made for.  `ragged`: sequences of unlike lengths up to `length`, whose lengths and begins are given when
-// it runs; else `batch` sequences of exactly `length` rows.
+// What a graph is made for.  `ragged`: sequences of unlike lengths up to `length` queries and `key_length` keys, whose lengths
+// and begins are given when it runs; else `batch` sequences of exactly so many rows.
 struct SdpaShape {
   bool backward = false;
   bool ragged = false;
-  bool with_stats = false;  // the forward one keeps the log of the softmax's denominator
+  bool bottom_right = false;  // the last query sees the last key; else the first query sees the first key alone
+  bool with_stats = false;    // the forward one keeps the log of the softmax's denominator
   bool deterministic = true;
   DType dtype = DType::kBF16;
-  std::int64_t batch = 0, length = 0, heads = 0, kv_heads = 0, head_dim = 0;
+  std::int64_t batch = 0, length = 0, key_length = 0, heads = 0, kv_heads = 0, head_dim = 0;
   SdpaStrides query, key, value, out, d_out, d_query, d_key, d_value;
   double scale = 0.0;
 

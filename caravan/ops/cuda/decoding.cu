@@ -15,19 +15,19 @@ constexpr int kThreads = 256;
 template <typename T>
 __global__ void append_kernel(Rows<T> dst, Rows<const T> src, const std::int32_t* at, std::int64_t rows,
                               std::int64_t columns) {
-  const std::int64_t row = at[blockIdx.y];
+  const std::int64_t row = at[blockIdx.x];
   if (row < 0 || row >= rows) {
     return;
   }
-  for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < columns;
-       i += static_cast<std::int64_t>(gridDim.x) * blockDim.x) {
-    dst[row][i] = src[blockIdx.y][i];
+  for (std::int64_t i = static_cast<std::int64_t>(blockIdx.y) * blockDim.x + threadIdx.x; i < columns;
+       i += static_cast<std::int64_t>(gridDim.y) * blockDim.x) {
+    dst[row][i] = src[blockIdx.x][i];
   }
 }
 
 void run_append(Context& /*ctx*/, const AppendRowsArgs& args, std::byte* /*workspace*/) {
   const std::int64_t columns = args.src.columns();
-  const dim3 grid(blocks_for(columns, kThreads), static_cast<unsigned>(args.src.rows()));
+  const dim3 grid(static_cast<unsigned>(args.src.rows()), std::min(blocks_for(columns, kThreads), kMostOfAxis));
   with_element(args.dst.dtype(), [&]<typename T>() {
     launch("append_rows", append_kernel<T>, grid, kThreads, 0, Rows<T>(args.dst), Rows<const T>(args.src),
            elements<const std::int32_t>(args.at), args.dst.rows(), columns);
@@ -85,20 +85,20 @@ __device__ Largest<R> largest_of_block(Largest<R> mine) {
   return all;
 }
 
-// Each block of a row's takes every gridDim.x-th stretch of kThreads; the second kernel compares what they found.
+// Each block of a row's takes every gridDim.y-th stretch of kThreads; the second kernel compares what they found.
 template <typename R>
 __global__ void argmax_parts_kernel(Largest<R>* parts, const R* logits, std::int64_t vocab) {
-  const R* row = logits + blockIdx.y * vocab;
+  const R* row = logits + blockIdx.x * vocab;
   Largest<R> mine{0, -1, 0};
-  for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < vocab;
-       i += static_cast<std::int64_t>(gridDim.x) * blockDim.x) {
+  for (std::int64_t i = static_cast<std::int64_t>(blockIdx.y) * blockDim.x + threadIdx.x; i < vocab;
+       i += static_cast<std::int64_t>(gridDim.y) * blockDim.x) {
     const R value = row[i];
     const bool is_nan = value != value;
     mine.meet({value, is_nan || value == -INFINITY ? -1 : static_cast<std::int32_t>(i), is_nan ? 1 : 0});
   }
   mine = largest_of_block(mine);
   if (threadIdx.x == 0) {
-    parts[blockIdx.y * gridDim.x + blockIdx.x] = mine;
+    parts[static_cast<std::int64_t>(blockIdx.x) * gridDim.y + blockIdx.y] = mine;
   }
 }
 
@@ -114,19 +114,24 @@ __global__ void argmax_join_kernel(std::int32_t* ids, const Largest<R>* parts, i
   }
 }
 
-constexpr int kArgmaxBlocks = 64;
+// Of a row.
+unsigned argmax_blocks(const ArgmaxArgs& args) {
+  constexpr unsigned kMost = 64;
+  return std::min(kMost, blocks_for(args.logits.columns(), kThreads));
+}
 
 std::int64_t argmax_workspace(Context& /*ctx*/, const ArgmaxArgs& args) {
-  return args.logits.rows() * kArgmaxBlocks * static_cast<std::int64_t>(sizeof(Largest<double>));
+  return args.logits.rows() * argmax_blocks(args) * static_cast<std::int64_t>(sizeof(Largest<double>));
 }
 
 template <typename R>
 void run_argmax_typed(const ArgmaxArgs& args, std::byte* workspace) {
   auto* parts = reinterpret_cast<Largest<R>*>(workspace);
   const auto rows = static_cast<unsigned>(args.logits.rows());
-  launch("argmax", argmax_parts_kernel<R>, dim3(kArgmaxBlocks, rows), kThreads, 0, parts,
+  const unsigned blocks = argmax_blocks(args);
+  launch("argmax", argmax_parts_kernel<R>, dim3(rows, blocks), kThreads, 0, parts,
          elements<const R>(args.logits), args.logits.columns());
-  launch("argmax", argmax_join_kernel<R>, rows, kThreads, 0, elements<std::int32_t>(args.ids), parts, kArgmaxBlocks);
+  launch("argmax", argmax_join_kernel<R>, rows, kThreads, 0, elements<std::int32_t>(args.ids), parts, blocks);
 }
 
 void run_argmax(Context& /*ctx*/, const ArgmaxArgs& args, std::byte* workspace) {

@@ -52,8 +52,7 @@ __global__ void plain_kernel(Gemm g) {
 }  // namespace
 
 void gemm_plain(const Gemm& product) {
-  constexpr unsigned kMostRowsOfBlocks = 65535;
-  const dim3 grid(blocks_for(product.m, kTile), std::min(blocks_for(product.n, kTile), kMostRowsOfBlocks));
+  const dim3 grid(blocks_for(product.m, kTile), std::min(blocks_for(product.n, kTile), kMostOfAxis));
   with_element(product.in, [&]<typename In>() {
     if (product.out == product.in) {
       launch("gemm_plain", plain_kernel<In, In>, grid, dim3(kTile, kTile), 0, product);

@@ -20,6 +20,9 @@ namespace caravan::ops::cuda {
 
 inline constexpr int kWarp = 32;
 
+// What a grid's second and third axis may have; the first has 2^31 - 1.
+inline constexpr unsigned kMostOfAxis = 65535;
+
 // Starts `kernel` on the calling thread's stream.  `what` names it in errors.  Arguments are converted to the kernel's
 // parameter types.  More than 48 KiB of dynamic shared memory is asked for here.
 template <typename... Parameters, typename... Arguments>

@@ -86,5 +86,29 @@ TEST(Device, HeadsThatNoTileHoldsAreAnErrorThatSaysSo) {
   }
 }
 
+// Why cuDNN did not take the backward of two causal squares.
+std::string refusal_of_cudnn(const std::vector<AttentionRange>& ranges) {
+  Context ctx = context(0);
+  std::string refusal;
+  ctx.on_choice = [&](const Choice& choice) {
+    for (const std::string& one : choice.refusals) {
+      refusal = one.starts_with("cudnn: ") ? one : refusal;
+    }
+  };
+  const Maker make{ctx, DType::kBF16, DType::kBF16};
+  const HeadShape heads{1, 1, 64};
+  const Tensor x = make.input("x", 8, 64, 1).view;
+  const auto result = [&] { return make.output(DType::kBF16, 8, 64).view; };
+  const Tensor lse = make.output(DType::kF32, 8, 1).view;
+  attention_grad(ctx, result(), result(), result(), x, x, x, x, x, lse, heads, ranges, 1);
+  return refusal;
+}
+
+TEST(Device, CudnnAddsNoGradientsOfSharedKeys) {
+  EXPECT_EQ(refusal_of_cudnn({{0, 4, 0, 4, 0}, {4, 8, 3, 7, 0}}), "cudnn: two ranges have the same keys");
+  // Else it is asked; here it is not installed.
+  EXPECT_EQ(refusal_of_cudnn({{0, 4, 0, 4, 0}, {4, 8, 4, 8, 0}}).find("ranges"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace caravan::ops::testing
