@@ -139,6 +139,11 @@ void __stcs(T* at, T value) {
   *at = value;
 }
 
+template <typename T>
+void __stwb(T* at, T value) {
+  *at = value;
+}
+
 inline float rsqrtf(float value) {
   return 1.0F / std::sqrt(value);
 }

@@ -121,9 +121,11 @@ __global__ void scatter_kernel(Rows<Real<T>> d_table, Rows<const T> dy, const st
         sum[j] += load(values.element[j]);
       }
     }
+    auto total = Pack<R, kCount>::at(row + i);
     for (int j = 0; j < kCount; ++j) {
-      row[i + j] += sum[j];
+      total.element[j] += sum[j];
     }
+    total.put(row + i);
   }
 }
 
@@ -139,7 +141,7 @@ void run_scatter(Context& /*ctx*/, const EmbeddingWeightGradArgs& args, std::byt
   launch("embedding_weight_grad", chain_kernel, static_cast<unsigned>(tokens), kSearchers, 0, next, first, ids,
          static_cast<int>(tokens), args.d_table.rows(), args.skipped_id);
   with_element(args.dy.dtype(), [&]<typename T>() {
-    with_width<T>(wide(args.dy), [&]<int kCount>() {
+    with_width<T>(wide(args.dy) && wide(args.d_table), [&]<int kCount>() {
       launch("embedding_weight_grad", scatter_kernel<T, kCount>, static_cast<unsigned>(tokens),
              threads_for(args.dy.columns() / kCount), 0, Rows<Real<T>>(args.d_table), Rows<const T>(args.dy), ids, next,
              first, args.dy.columns());

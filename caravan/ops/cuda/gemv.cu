@@ -2,6 +2,8 @@
 // the same 16 bytes of each token's activations, which all warps share and so find in the cache.
 #include "caravan/ops/cuda/gemv.h"
 
+#include <cstring>
+
 #include "caravan/ops/cuda/element.h"
 #include "caravan/ops/cuda/launch.h"
 #include "caravan/ops/cuda/wide.h"
@@ -13,8 +15,18 @@ constexpr int kWide = 8;  // elements of 16 bytes
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * kWarp;
 
+// Eight elements on their way: as words, since a loop would carry a pack's elements in a register each.
+using Words = uint4;
+
 template <typename T>
-using Wide = Pack<T, kWide>;
+__device__ Words words_at(const T* place) {
+  return *reinterpret_cast<const Words*>(place);
+}
+// Of what is read once.
+template <typename T>
+__device__ Words streamed_words_at(const T* place) {
+  return __ldcs(reinterpret_cast<const Words*>(place));
+}
 
 template <typename T, typename Y>
 struct Product {
@@ -44,40 +56,79 @@ __global__ void __launch_bounds__(kThreads) gemv_kernel(Product<T, Y> p) {
     token[t] = p.x[t < p.tokens ? t : p.tokens - 1];
   }
   float sum[kRows][kTokens] = {};
-  const auto add = [&](const Wide<T>& weights, const Wide<T>& activations, float& to) {
+  const auto add = [&](const Words& weight_words, const Words& activation_words, float& to) {
+    Pack<T, kWide> weights, activations;
+    memcpy(&weights, &weight_words, sizeof(Words));
+    memcpy(&activations, &activation_words, sizeof(Words));
 #pragma unroll
     for (int i = 0; i < kWide; ++i) {
       to += load(weights.element[i]) * load(activations.element[i]);
     }
   };
   constexpr int kStep = kWarp * kWide;
+  constexpr int kRound = kUnroll * kStep;
+  constexpr bool kAhead = kTokens <= 2;  // registers for a round's activations too
+  Words weights[kUnroll][kRows];
+  Words activations[kUnroll][kTokens];
   std::int64_t at = lane * kWide;
-  for (; at + (kUnroll - 1) * kStep < p.in; at += kUnroll * kStep) {
-    Wide<T> weights[kUnroll][kRows];
+  const auto load_weights = [&](int u, std::int64_t from) {
 #pragma unroll
-    for (int u = 0; u < kUnroll; ++u) {
+    for (int r = 0; r < kRows; ++r) {
+      weights[u][r] = streamed_words_at(row[r] + from + u * kStep);
+    }
+  };
+  const auto load_activations = [&](int u, std::int64_t from) {
+#pragma unroll
+    for (int t = 0; t < kTokens; ++t) {
+      activations[u][t] = words_at(token[t] + from + u * kStep);
+    }
+  };
+  const auto multiply = [&](int u) {
+    if (!kAhead) {
+      load_activations(u, at);
+    }
+#pragma unroll
+    for (int t = 0; t < kTokens; ++t) {
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
-        weights[u][r] = streamed(row[r] + at + u * kStep);
+        add(weights[u][r], activations[u][t], sum[r][t]);
+      }
+    }
+  };
+  const auto fetch = [&](int u, std::int64_t from) {
+    load_weights(u, from);
+    if (kAhead) {
+      load_activations(u, from);
+    }
+  };
+  // Rounds that all lanes have in full.  A round's loads are asked for in the round before: within one round the compiler would
+  // spread them among the products, and few would be under way at a time.
+  if (const std::int64_t rounds = p.in / kRound; rounds > 0) {
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      fetch(u, at);
+    }
+    for (std::int64_t round = 1; round < rounds; ++round, at += kRound) {
+#pragma unroll
+      for (int u = 0; u < kUnroll; ++u) {
+        multiply(u);
+        fetch(u, at + kRound);
       }
     }
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
-#pragma unroll
-      for (int t = 0; t < kTokens; ++t) {
-        const Wide<T> activations = *reinterpret_cast<const Wide<T>*>(token[t] + at + u * kStep);
-#pragma unroll
-        for (int r = 0; r < kRows; ++r) {
-          add(weights[u][r], activations, sum[r][t]);
-        }
-      }
+      multiply(u);
     }
+    at += kRound;
   }
   for (; at < p.in; at += kStep) {
-    for (int r = 0; r < kRows; ++r) {
-      const Wide<T> weights = streamed(row[r] + at);
-      for (int t = 0; t < kTokens; ++t) {
-        add(weights, *reinterpret_cast<const Wide<T>*>(token[t] + at), sum[r][t]);
+    load_weights(0, at);
+    load_activations(0, at);
+#pragma unroll
+    for (int t = 0; t < kTokens; ++t) {
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        add(weights[0][r], activations[0][t], sum[r][t]);
       }
     }
   }

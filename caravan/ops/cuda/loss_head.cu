@@ -16,7 +16,7 @@
 namespace caravan::ops::cuda {
 namespace {
 
-constexpr int kThreads = 1024;
+constexpr int kThreads = 512;
 constexpr std::int64_t kAligned = 256;
 
 // f16 would lose gradients below 6e-8, so its products are f32's.
@@ -88,6 +88,24 @@ struct LogSum {
   }
 };
 
+// Calls body(i, pack) with this thread's packs of a row, each asked for before the one before it is used.
+template <typename R, int kCount, typename Body>
+__device__ void walk(const R* row, std::int64_t length, const Body& body) {
+  using Packed = Pack<R, kCount>;
+  const std::int64_t step = static_cast<std::int64_t>(blockDim.x) * kCount;
+  std::int64_t i = threadIdx.x * kCount;
+  if (i >= length) {
+    return;
+  }
+  Packed now = Packed::at(row + i);
+  for (; i + step < length; i += step) {
+    const Packed next = Packed::at(row + i + step);
+    body(i, now);
+    now = next;
+  }
+  body(i, now);
+}
+
 // logits become G(scale (softmax - onehot)) when `gradients` is given, which may be where they stand.
 template <typename R, typename G, int kCount>
 __global__ void __launch_bounds__(kThreads)
@@ -110,8 +128,7 @@ __global__ void __launch_bounds__(kThreads)
     return;
   }
   LogSum<R> mine{-INFINITY, 0};
-  for (std::int64_t i = threadIdx.x * kCount; i < vocab; i += static_cast<std::int64_t>(blockDim.x) * kCount) {
-    const Packed values = Packed::at(logit + i);
+  walk<R, kCount>(logit, vocab, [&](std::int64_t /*i*/, const Packed& values) {
     R top = mine.top;
     for (int j = 0; j < kCount; ++j) {
       top = values.element[j] > top ? values.element[j] : top;
@@ -122,7 +139,7 @@ __global__ void __launch_bounds__(kThreads)
       sum += exponential(values.element[j] - base);
     }
     mine = {top, sum};
-  }
+  });
   for (int distance = kWarp / 2; distance > 0; distance /= 2) {
     mine.add({__shfl_xor_sync(kAllLanes, mine.top, distance), __shfl_xor_sync(kAllLanes, mine.sum, distance)});
   }
@@ -145,8 +162,8 @@ __global__ void __launch_bounds__(kThreads)
     return;
   }
   const R share = scale / all.sum;
-  for (std::int64_t i = threadIdx.x * kCount; i < vocab; i += static_cast<std::int64_t>(blockDim.x) * kCount) {
-    const Packed values = Packed::at(logit + i);
+  // Where gradients stand in the logits' place a thread writes what it alone has read, and has read the next already.
+  walk<R, kCount>(logit, vocab, [&](std::int64_t i, const Packed& values) {
     Pack<G, kCount> result;
     for (int j = 0; j < kCount; ++j) {
       R value = exponential(values.element[j] - all.top) * share;
@@ -154,7 +171,7 @@ __global__ void __launch_bounds__(kThreads)
       result.element[j] = round_to<G>(static_cast<Real<G>>(value));
     }
     result.put(gradient + i);
-  }
+  });
 }
 
 // The parts of a call; without gradients d_hidden and dw are undefined.
@@ -223,7 +240,7 @@ class Head {
   void chunk(std::int64_t begin, std::int64_t end) {
     const std::int64_t rows = end - begin;
     const auto* targets = elements<const std::int32_t>(call_.targets) + begin;
-    launch("loss_head", mask_kernel<P, T>, static_cast<unsigned>(rows), kThreads / 4, 0, at<P>(scratch_.hidden),
+    launch("loss_head", mask_kernel<P, T>, static_cast<unsigned>(rows), kThreads / 2, 0, at<P>(scratch_.hidden),
            Rows<const T>(call_.hidden.row_range(begin, end)), targets, features_);
 
     const DType real = call_.token_nll.dtype();

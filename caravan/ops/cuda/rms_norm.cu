@@ -216,6 +216,8 @@ __global__ void __launch_bounds__(kRowsOfBlock* kWarp)
   for (int p = 0; p < kPacks; ++p) {
     const std::int64_t i = lane + p * kWarp * kCount;
     if (i < features) {
+      forget(gradients[p]);
+      forget(values[p]);
       const Packed weights = Packed::at(w + i);
       Packed result;
       if (add) {

@@ -71,10 +71,12 @@ __global__ void halves_kernel(Rows<T> y, Rows<const T> x, Rows<const Real<T>> co
   const std::int64_t first = at / packs % heads * 2 * half + i;
   const Packed a = Packed::at(x[row] + first);
   const Packed b = Packed::at(x[row] + first + half);
+  const auto cosine = Pack<R, kCount>::at(cosines[row] + i);
+  const auto sine = Pack<R, kCount>::at(sines[row] + i);
   Packed turned_a, turned_b;
   for (int j = 0; j < kCount; ++j) {
-    const R c = cosines[row][i + j];
-    const R s = sign * sines[row][i + j];
+    const R c = cosine.element[j];
+    const R s = sign * sine.element[j];
     turned_a.element[j] = round_to<T>(load(a.element[j]) * c - load(b.element[j]) * s);
     turned_b.element[j] = round_to<T>(load(b.element[j]) * c + load(a.element[j]) * s);
   }
@@ -115,7 +117,8 @@ void run_rope(Context& /*ctx*/, const RopeArgs& args, std::byte* /*workspace*/) 
              Rows<const T>(args.x), cosines, sines, rows, heads, half, sign);
       return;
     }
-    with_width<T>(wide(args.x) && wide(args.y) && half % kWideCount<T> == 0, [&]<int kCount>() {
+    const bool all_wide = wide(args.x) && wide(args.y) && wide(args.cos) && wide(args.sin);
+    with_width<T>(all_wide && half % kWideCount<T> == 0, [&]<int kCount>() {
       launch("rope", halves_kernel<T, kCount>, blocks_for(rows * heads * half / kCount, kThreads), kThreads, 0,
              Rows<T>(args.y), Rows<const T>(args.x), cosines, sines, rows, heads, half, sign);
     });

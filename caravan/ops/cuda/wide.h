@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "caravan/ops/cuda/element.h"
 #include "caravan/ops/cuda/launch.h"
@@ -10,13 +11,25 @@ namespace caravan::ops::cuda {
 
 inline constexpr unsigned kAllLanes = 0xffffffffU;
 
-// `kCount` neighbouring elements, read and written as one.
+// `kCount` neighbouring elements of global memory, read and written as one, or 16 bytes at a time.
 template <typename T, int kCount>
 struct alignas(kCount * sizeof(T) < 16 ? kCount * sizeof(T) : 16) Pack {
   T element[kCount];
 
   __device__ static Pack at(const T* place) { return *reinterpret_cast<const Pack*>(place); }
-  __device__ void put(T* place) const { *reinterpret_cast<Pack*>(place) = *this; }
+  __device__ void put(T* place) const {
+    if constexpr (sizeof(Pack) % sizeof(uint4) == 0) {
+      // As whole words: a store of the struct falls apart into stores of its members where they were computed late.
+      constexpr std::size_t kWords = sizeof(Pack) / sizeof(uint4);
+      uint4 words[kWords];
+      memcpy(words, element, sizeof(Pack));
+      for (std::size_t i = 0; i < kWords; ++i) {
+        __stwb(reinterpret_cast<uint4*>(place) + i, words[i]);
+      }
+    } else {
+      *reinterpret_cast<Pack*>(place) = *this;
+    }
+  }
 };
 
 // Elements of T in 16 bytes.
@@ -33,6 +46,18 @@ __device__ Pack<T, kWideCount<T>> streamed(const T* place) {
   *reinterpret_cast<int4*>(&result) = __ldcs(reinterpret_cast<const int4*>(place));
 #endif
   return result;
+}
+
+// Makes the compiler forget what it knows of a pack of whole words: it then keeps the pack in registers, and not the wider
+// numbers that it made of it and needs again later.
+template <typename Packed>
+__device__ void forget(Packed& pack) {
+  std::uint32_t words[sizeof(Packed) / sizeof(std::uint32_t)];
+  memcpy(words, &pack, sizeof(Packed));
+  for (std::uint32_t& word : words) {
+    asm volatile("" : "+r"(word));
+  }
+  memcpy(&pack, words, sizeof(Packed));
 }
 
 // The sum over the warp, in every lane.
