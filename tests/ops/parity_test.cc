@@ -199,7 +199,7 @@ TEST_P(Parity, CachedAttentionAgreesWithTheReference) {
     expect_rounded(run_cached(on_ref(), c).y, GetParam(), exact.y);
     AttentionBounds bounds{Bound(exact.y.size(), 0), {}};
     if (!is_f64() || kOnCuda) {
-      // Every key may bring a new maximum, and so may the joints of 128 stretches, 4 warps and 4 slots.
+      // Every key may bring a new maximum, and so may the joints of stretches, of 4 warps and of a warp's slots.
       bounds =
           attention_bounds(c, run(exactly(), c, Absolute::kQueryAndKey).extra, run(exactly(), c, Absolute::kValue).y,
                            exact.extra, !kOnCuda && by_pairs(c) ? kUbf16 : 0, static_cast<double>(c.keys) + 12);

@@ -1,9 +1,9 @@
 // Attention of one query a sequence over a cache, whose lengths stand on the device.
 //
 // Keys of a sequence are cut into `splits` stretches of equal length; a block takes one stretch for one kv head and all
-// query heads of its group, so that every key and value is read once.  Within a block, a slot of head_dim / 8 lanes takes
-// a key at a time, 16 bytes a lane, and keeps a running maximum, sum and output of its own (Dao et al. 2022); slots are
-// merged at the end of the block, stretches by a second kernel.  All merges go in a fixed order.
+// query heads of its group, so that every key and value is read once.  Within a block, a slot of lanes takes a key at a
+// time, eight elements a lane, and keeps a running maximum, sum and output of its own (Dao et al. 2022); slots are merged at
+// the end of the block, stretches by a second kernel.  All merges go in a fixed order.
 #include <cmath>
 
 #include "caravan/ops/args.h"
@@ -15,8 +15,9 @@ namespace caravan::ops::cuda {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kWide = 8;    // elements a lane holds of a head
-constexpr int kUnroll = 4;  // keys that a slot has in flight
+constexpr int kWide = 8;  // elements a lane holds of a head
+template <typename T>
+constexpr int kUnroll = sizeof(T) == 4 ? 2 : 4;  // keys that a slot has in flight
 
 // What a kernel needs of a call.
 template <typename T>
@@ -74,11 +75,14 @@ __device__ inline void merge(float& m, float& l, float (&o)[kWide], float other_
   }
 }
 
-// kGroup: query heads that a block serves; more of a group go to further blocks of gridDim.z.
-template <typename T, int kLanes, int kGroup>
+// kGroup: query heads that a block serves; more of a group go to further blocks of gridDim.z.  kFull: the head has an element
+// for every place of its lanes; else those behind it count as zeros.
+template <typename T, int kLanes, int kGroup, bool kFull>
 __global__ void __launch_bounds__(kThreads) stretches_kernel(Call<T> call) {
   constexpr int kSlots = kThreads / kLanes;
-  constexpr int kHeadDim = kLanes * kWide;
+  constexpr int kMostDim = kLanes * kWide;
+  constexpr int kAhead = kUnroll<T>;
+  const int dim = kFull ? kMostDim : call.head_dim;
   const int group = call.heads / call.kv_heads;
   const int parts = (group + kGroup - 1) / kGroup;
   const int kv_head = static_cast<int>(blockIdx.z) / parts;
@@ -87,37 +91,41 @@ __global__ void __launch_bounds__(kThreads) stretches_kernel(Call<T> call) {
   const std::int64_t sequence = blockIdx.x;
   const int slot = static_cast<int>(threadIdx.x) / kLanes;
   const int lane = static_cast<int>(threadIdx.x) % kLanes;
+  const bool holds = kFull || lane * kWide < dim;
   const std::int64_t length = call.length(sequence);
   const std::int64_t split = blockIdx.y;
   const std::int64_t from = call.begins[sequence] + length * split / call.splits;
   const std::int64_t to = call.begins[sequence] + length * (split + 1) / call.splits;
 
   float q[kGroup][kWide], m[kGroup], l[kGroup], o[kGroup][kWide];
+#pragma unroll
   for (int h = 0; h < kGroup; ++h) {
     m[h] = -INFINITY;
     l[h] = 0.0F;
-    const T* head = call.query[sequence] + (first_head + min(h, heads_here - 1)) * kHeadDim + lane * kWide;
+    const T* head = call.query[sequence] + (first_head + min(h, heads_here - 1)) * dim + lane * kWide;
     for (int i = 0; i < kWide; ++i) {
-      q[h][i] = load(head[i]) * call.scale;
+      q[h][i] = holds ? load(head[i]) * call.scale : 0.0F;
       o[h][i] = 0.0F;
     }
   }
 
-  const std::int64_t column = static_cast<std::int64_t>(kv_head) * kHeadDim + lane * kWide;
+  const std::int64_t column = static_cast<std::int64_t>(kv_head) * dim + lane * kWide;
   // All lanes of a warp walk the same number of rounds, since they shuffle together.
-  for (std::int64_t round = from; round < to; round += kSlots * kUnroll) {
-    Wide<T> k[kUnroll], v[kUnroll];
-    bool there[kUnroll];
+  for (std::int64_t round = from; round < to; round += kSlots * kAhead) {
+    Wide<T> k[kAhead] = {}, v[kAhead] = {};
+    bool there[kAhead];
 #pragma unroll
-    for (int u = 0; u < kUnroll; ++u) {
+    for (int u = 0; u < kAhead; ++u) {
       const std::int64_t at = round + u * kSlots + slot;
       there[u] = at < to;
       const std::int64_t row = there[u] ? at : from;
-      k[u] = *reinterpret_cast<const Wide<T>*>(call.key[row] + column);
-      v[u] = *reinterpret_cast<const Wide<T>*>(call.value[row] + column);
+      if (holds) {
+        k[u] = Wide<T>::at(call.key[row] + column);
+        v[u] = Wide<T>::at(call.value[row] + column);
+      }
     }
 #pragma unroll
-    for (int u = 0; u < kUnroll; ++u) {
+    for (int u = 0; u < kAhead; ++u) {
 #pragma unroll
       for (int h = 0; h < kGroup; ++h) {
         float score = 0.0F;
@@ -143,9 +151,11 @@ __global__ void __launch_bounds__(kThreads) stretches_kernel(Call<T> call) {
 
   // The slots of a warp by shuffles, then the warps through shared memory.
   constexpr int kWarps = kThreads / kWarp;
-  __shared__ float shared_m[kWarps], shared_l[kWarps], shared_o[kWarps][kHeadDim];
+  __shared__ float shared_m[kWarps], shared_l[kWarps], shared_o[kWarps][kMostDim];
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
+#pragma unroll  // an index that is not known would put the heads' outputs into memory
   for (int h = 0; h < kGroup; ++h) {
+#pragma unroll
     for (int distance = kLanes; distance < kWarp; distance *= 2) {
       float other_o[kWide];
       for (int i = 0; i < kWide; ++i) {
@@ -167,24 +177,27 @@ __global__ void __launch_bounds__(kThreads) stretches_kernel(Call<T> call) {
     if (h >= heads_here) {
       continue;
     }
-    if (static_cast<int>(threadIdx.x) < kHeadDim) {
-      float top = -INFINITY;
-      for (int w = 0; w < kWarps; ++w) {
-        top = fmaxf(top, shared_m[w]);
-      }
-      float sum = 0.0F;
+    float top = -INFINITY;
+    for (int w = 0; w < kWarps; ++w) {
+      top = fmaxf(top, shared_m[w]);
+    }
+    float share[kWarps];
+    float sum = 0.0F;
+    for (int w = 0; w < kWarps; ++w) {
+      share[w] = shared_m[w] == -INFINITY ? 0.0F : exp2f(shared_m[w] - top);
+      sum += shared_l[w] * share[w];
+    }
+    float* part = call.part(sequence, first_head + h, static_cast<int>(split));
+    for (int i = static_cast<int>(threadIdx.x); i < dim; i += kThreads) {
       float output = 0.0F;
       for (int w = 0; w < kWarps; ++w) {
-        const float share = shared_m[w] == -INFINITY ? 0.0F : exp2f(shared_m[w] - top);
-        sum += shared_l[w] * share;
-        output += shared_o[w][threadIdx.x] * share;
+        output += shared_o[w][i] * share[w];
       }
-      float* part = call.part(sequence, first_head + h, static_cast<int>(split));
-      part[2 + threadIdx.x] = output;
-      if (threadIdx.x == 0) {
-        part[0] = top;
-        part[1] = sum;
-      }
+      part[2 + i] = output;
+    }
+    if (threadIdx.x == 0) {
+      part[0] = top;
+      part[1] = sum;
     }
   }
 }
@@ -272,23 +285,24 @@ std::int64_t split_workspace(Context& ctx, const CachedAttentionArgs& args) {
 }
 
 const char* refuse_split(const Context& /*ctx*/, const CachedAttentionArgs& args) {
-  if (args.query.dtype() == DType::kF64 || args.query.dtype() == DType::kF32) {
-    return "f64 and f32 are served by the plain kernel";
+  if (args.query.dtype() == DType::kF64) {
+    return "f64 is served by the plain kernel";
   }
-  if (args.heads.head_dim != 64 && args.heads.head_dim != 128) {
-    return "head_dim is neither 64 nor 128";
+  constexpr std::int64_t kMostDim = kWarp * kWide;
+  if (args.heads.head_dim % kWide != 0 || args.heads.head_dim > kMostDim) {
+    return "head_dim is no multiple of 8 up to 256";
   }
   return wide(args.key) && wide(args.value) ? nullptr : "rows of keys or values do not begin at multiples of 16 bytes";
 }
 
-template <typename T, int kLanes>
+template <typename T, int kLanes, bool kFull>
 void launch_stretches(const Call<T>& call, std::int64_t sequences) {
   const int group = call.heads / call.kv_heads;
   const auto run = [&]<int kGroup>() {
     const int parts = (group + kGroup - 1) / kGroup;
     const dim3 grid(static_cast<unsigned>(sequences), static_cast<unsigned>(call.splits),
                     static_cast<unsigned>(call.kv_heads * parts));
-    launch("cached_attention", stretches_kernel<T, kLanes, kGroup>, grid, kThreads, 0, call);
+    launch("cached_attention", stretches_kernel<T, kLanes, kGroup, kFull>, grid, kThreads, 0, call);
   };
   if (group == 1) {
     run.template operator()<1>();
@@ -300,6 +314,23 @@ void launch_stretches(const Call<T>& call, std::int64_t sequences) {
 }
 
 template <typename T>
+void launch_stretches(const Call<T>& call, std::int64_t sequences) {
+  constexpr int kFew = 8;
+  constexpr int kSome = 16;
+  if (call.head_dim == kFew * kWide) {
+    launch_stretches<T, kFew, true>(call, sequences);
+  } else if (call.head_dim < kFew * kWide) {
+    launch_stretches<T, kFew, false>(call, sequences);
+  } else if (call.head_dim == kSome * kWide) {
+    launch_stretches<T, kSome, true>(call, sequences);
+  } else if (call.head_dim < kSome * kWide) {
+    launch_stretches<T, kSome, false>(call, sequences);
+  } else {
+    launch_stretches<T, kWarp, false>(call, sequences);
+  }
+}
+
+template <typename T>
 void run_split_typed(Context& ctx, const CachedAttentionArgs& args, std::byte* workspace) {
   constexpr double kLog2E = 1.4426950408889634;  // exp(x) = 2^(x log2 e)
   Call<T> call(args);
@@ -307,11 +338,7 @@ void run_split_typed(Context& ctx, const CachedAttentionArgs& args, std::byte* w
   call.splits = splits_of(ctx, args);
   call.scale = static_cast<float>(args.scale * kLog2E);
   const std::int64_t sequences = args.query.rows();
-  if (args.heads.head_dim == 64) {
-    launch_stretches<T, 8>(call, sequences);
-  } else {
-    launch_stretches<T, 16>(call, sequences);
-  }
+  launch_stretches(call, sequences);
   launch("cached_attention", merge_kernel<T>, dim3(static_cast<unsigned>(sequences), static_cast<unsigned>(call.heads)),
          static_cast<unsigned>(call.head_dim), 0, call);
 }
@@ -319,6 +346,8 @@ void run_split_typed(Context& ctx, const CachedAttentionArgs& args, std::byte* w
 void run_split(Context& ctx, const CachedAttentionArgs& args, std::byte* workspace) {
   if (args.query.dtype() == DType::kBF16) {
     run_split_typed<__nv_bfloat16>(ctx, args, workspace);
+  } else if (args.query.dtype() == DType::kF32) {
+    run_split_typed<float>(ctx, args, workspace);
   } else {
     run_split_typed<__half>(ctx, args, workspace);
   }
