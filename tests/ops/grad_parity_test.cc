@@ -352,8 +352,10 @@ struct LossGradBounds {
   Bound d_hidden, dw;
 };
 
-// coefficient_roundoff: of scale (softmax - onehot), when it is rounded before the products; 0 when it is not.
-LossGradBounds loss_grad_bounds(Context& ref, DType dtype, const LossHeadCase& c, double coefficient_roundoff) {
+// coefficient_roundoff: of scale (softmax - onehot), when it is rounded before the products; 0 when it is not.  flushed: what
+// softmax - onehot loses below the normal numbers.
+LossGradBounds loss_grad_bounds(Context& ref, DType dtype, const LossHeadCase& c, double coefficient_roundoff,
+                                double flushed) {
   const Maker exactly{ref, dtype, DType::kF64};
   const LossHeadInputs inputs(exactly, c);
   const Doubles hidden = to_doubles(exactly.input("hidden", c.tokens, c.features, 1).view);
@@ -384,9 +386,9 @@ LossGradBounds loss_grad_bounds(Context& ref, DType dtype, const LossHeadCase& c
       const double p = std::exp(logits[t * vocab + v] - normaliser) + (v == target ? 1 : 0) + 0x1p-120;
       for (std::size_t i = 0; i < features; ++i) {
         bounds.d_hidden[t * features + i] +=
-            scale * p * std::abs(w[v * features + i]) * ((1 + coefficient_error) * (1 + over_vocab) - 1);
-        bounds.dw[v * features + i] +=
-            scale * p * std::abs(hidden[t * features + i]) * ((1 + coefficient_error) * (1 + over_tokens) - 1);
+            scale * std::abs(w[v * features + i]) * (p * ((1 + coefficient_error) * (1 + over_vocab) - 1) + flushed);
+        bounds.dw[v * features + i] += scale * std::abs(hidden[t * features + i]) *
+                                       (p * ((1 + coefficient_error) * (1 + over_tokens) - 1) + flushed);
       }
     }
   }
@@ -412,7 +414,13 @@ TEST_P(BackwardParity, LossHeadWithGradAgreesWithTheReference) {
     if (!is_f64() || kOnCuda) {
       // Where bf16 is multiplied as it stands, the coefficients are rounded to it: 8 significant bits.
       const bool bf16_products = GetParam() == DType::kBF16 && (kOnCuda || cpu_.isa >= Isa::kAvx512Bf16);
-      bounds = loss_grad_bounds(ref_, GetParam(), c, bf16_products ? 0x1p-8 : 0);
+      // So are f16's on a GPU: to 11 bits, and of 2^15 to half the step of its subnormal numbers.
+      const bool f16_products = GetParam() == DType::kF16 && kOnCuda;
+      bounds = loss_grad_bounds(ref_, GetParam(), c,
+                                bf16_products  ? 0x1p-8
+                                : f16_products ? 0x1p-11
+                                               : 0,
+                                f16_products ? 0x1p-25 * 0x1p-15 : 0);
       for (Bound* part : {&bounds.d_hidden, &bounds.dw}) {
         for (double& one : *part) {
           one *= is_f64() ? kF64Share : 1.0;

@@ -19,15 +19,22 @@ namespace {
 constexpr int kThreads = 512;
 constexpr std::int64_t kAligned = 256;
 
-// f16 would lose gradients below 6e-8, so its products are f32's.
-DType product_dtype(DType hidden) {
-  return hidden == DType::kF16 ? DType::kF32 : hidden;
+// Gradients in scratch are scale (softmax - onehot).  f16 would lose all below 6e-8, so there they are 2^15 (softmax - onehot),
+// of which it keeps what is above 2^-40, and the rest of the scale is a factor of the products.
+constexpr double kHalfUnit = 32768.0;
+template <typename T>
+double factor_of_gradients(double scale) {
+  return std::is_same_v<T, __half> ? kHalfUnit : scale;
+}
+template <typename T>
+double factor_of_products(double scale) {
+  return std::is_same_v<T, __half> ? scale / kHalfUnit : 1.0;
 }
 
 // Where a call's scratch lies.
 struct Scratch {
   std::int64_t rows;  // of a chunk
-  std::int64_t hidden, logits, gradients, weight, d_hidden, product, bytes;
+  std::int64_t hidden, logits, gradients, product, bytes;
 };
 
 Scratch scratch_of(std::int64_t tokens, std::int64_t features, std::int64_t vocab, DType dtype, bool with_grad) {
@@ -45,26 +52,23 @@ Scratch scratch_of(std::int64_t tokens, std::int64_t features, std::int64_t voca
     end = (end + bytes + kAligned - 1) / kAligned * kAligned;
     return begin;
   };
-  const std::int64_t size = size_of(product_dtype(dtype));
-  const bool converts = product_dtype(dtype) != dtype;
+  const std::int64_t size = size_of(dtype);
   s.product = place(kGemmWorkspace);
   s.hidden = place(s.rows * features * size);
   s.logits = place(s.rows * vocab * real);
   // Gradients as wide as logits stand in their place.
   s.gradients = with_grad && size < real ? place(s.rows * vocab * size) : s.logits;
-  s.weight = place(converts ? vocab * features * size : 0);
-  s.d_hidden = place(converts && with_grad ? s.rows * features * size : 0);
   s.bytes = end;
   return s;
 }
 
 // y = x, or zeros where the target is ignored.  A block a row.
-template <typename Y, typename X>
-__global__ void mask_kernel(Y* y, Rows<const X> x, const std::int32_t* targets, std::int64_t features) {
+template <typename T>
+__global__ void mask_kernel(T* y, Rows<const T> x, const std::int32_t* targets, std::int64_t features) {
   const std::int64_t row = blockIdx.x;
   const bool counts = targets[row] != kIgnoredTarget;
   for (std::int64_t i = threadIdx.x; i < features; i += blockDim.x) {
-    y[row * features + i] = round_to<Y>(counts ? static_cast<Real<Y>>(load(x[row][i])) : Real<Y>{0});
+    y[row * features + i] = counts ? x[row][i] : round_to<T>(Real<T>{0});
   }
 }
 
@@ -180,8 +184,8 @@ struct Call {
   double scale;
 };
 
-// T: hidden's elements; P: what products take.
-template <typename T, typename P>
+// T: hidden's elements.
+template <typename T>
 class Head {
  public:
   using R = Real<T>;
@@ -196,12 +200,6 @@ class Head {
         workspace_(workspace) {}
 
   void run() {
-    weight_ = Operand(call_.w);
-    if constexpr (!std::is_same_v<T, P>) {
-      convert(scratch_tensor(scratch_.weight, vocab_), call_.w);
-      weight_.data = workspace_ + scratch_.weight;
-      weight_.stride = features_;
-    }
     for (std::int64_t begin = 0; begin < call_.hidden.rows(); begin += scratch_.rows) {
       chunk(begin, std::min(call_.hidden.rows(), begin + scratch_.rows));
     }
@@ -213,19 +211,18 @@ class Head {
     return reinterpret_cast<E*>(workspace_ + place);
   }
 
-  // [rows, features] of scratch, in the products' dtype.
-  Tensor scratch_tensor(std::int64_t place, std::int64_t rows) const {
-    return Tensor(product_dtype(call_.hidden.dtype()), {rows, features_}, call_.hidden.device(), workspace_ + place,
-                  nullptr);
-  }
-
-  void convert(const Tensor& y, const Tensor& x) { convert_list().front().run(ctx_, {y, x}, nullptr); }
-
   // A product of this call: the dtypes are given.
   Gemm product(DType out) const {
     Gemm g;
-    g.in = product_dtype(call_.hidden.dtype());
+    g.in = call_.hidden.dtype();
     g.out = out;
+    return g;
+  }
+  // Of gradients that stand in scratch.
+  Gemm product_of_gradients(const Tensor& result) const {
+    Gemm g = product(result.dtype());
+    g.alpha = factor_of_products<T>(call_.scale);
+    g.set_result(result);
     return g;
   }
 
@@ -240,7 +237,7 @@ class Head {
   void chunk(std::int64_t begin, std::int64_t end) {
     const std::int64_t rows = end - begin;
     const auto* targets = elements<const std::int32_t>(call_.targets) + begin;
-    launch("loss_head", mask_kernel<P, T>, static_cast<unsigned>(rows), kThreads / 2, 0, at<P>(scratch_.hidden),
+    launch("loss_head", mask_kernel<T>, static_cast<unsigned>(rows), kThreads / 2, 0, at<T>(scratch_.hidden),
            Rows<const T>(call_.hidden.row_range(begin, end)), targets, features_);
 
     const DType real = call_.token_nll.dtype();
@@ -249,18 +246,17 @@ class Head {
     logits.n = vocab_;
     logits.k = features_;
     logits.a = scratch_operand(scratch_.hidden, features_);
-    logits.b = weight_;
-    logits.b.transposed = true;
+    logits.b = Operand(call_.w, /*is_transposed=*/true);
     logits.d = workspace_ + scratch_.logits;
     logits.d_stride = vocab_;
     gemm(ctx_, logits, workspace_ + scratch_.product);
 
-    P* const gradients = with_grad_ ? at<P>(scratch_.gradients) : nullptr;
+    T* const gradients = with_grad_ ? at<T>(scratch_.gradients) : nullptr;
     // Rows of logits follow each other without gaps.
-    with_width<R>(vocab_ % (16 / static_cast<std::int64_t>(sizeof(P))) == 0, [&]<int kCount>() {
-      launch("loss_head", loss_kernel<R, P, kCount>, static_cast<unsigned>(rows), kThreads, 0,
+    with_width<R>(vocab_ % (16 / static_cast<std::int64_t>(sizeof(T))) == 0, [&]<int kCount>() {
+      launch("loss_head", loss_kernel<R, T, kCount>, static_cast<unsigned>(rows), kThreads, 0,
              elements<R>(call_.token_nll) + begin, gradients, at<const R>(scratch_.logits), targets, vocab_,
-             call_.scale);
+             factor_of_gradients<T>(call_.scale));
     });
     if (with_grad_) {
       gradients_of(begin, end);
@@ -269,31 +265,20 @@ class Head {
 
   void gradients_of(std::int64_t begin, std::int64_t end) {
     const std::int64_t rows = end - begin;
-    const Tensor target = call_.d_hidden.row_range(begin, end);
-    Gemm d_hidden = product(product_dtype(call_.hidden.dtype()));
+    Gemm d_hidden = product_of_gradients(call_.d_hidden.row_range(begin, end));
     d_hidden.m = rows;
     d_hidden.n = features_;
     d_hidden.k = vocab_;
     d_hidden.a = scratch_operand(scratch_.gradients, vocab_);
-    d_hidden.b = weight_;
-    if constexpr (std::is_same_v<T, P>) {
-      d_hidden.set_result(target);
-    } else {
-      d_hidden.d = workspace_ + scratch_.d_hidden;
-      d_hidden.d_stride = features_;
-    }
+    d_hidden.b = Operand(call_.w);
     gemm(ctx_, d_hidden, workspace_ + scratch_.product);
-    if constexpr (!std::is_same_v<T, P>) {
-      convert(target, scratch_tensor(scratch_.d_hidden, rows));
-    }
     if (call_.dw.defined()) {
-      Gemm dw = product(call_.dw.dtype());
+      Gemm dw = product_of_gradients(call_.dw);
       dw.m = vocab_;
       dw.n = features_;
       dw.k = rows;
       dw.a = scratch_operand(scratch_.gradients, vocab_, /*transposed=*/true);
       dw.b = scratch_operand(scratch_.hidden, features_);
-      dw.set_result(call_.dw);
       dw.set_addend(call_.dw);
       gemm(ctx_, dw, workspace_ + scratch_.product);
     }
@@ -305,14 +290,10 @@ class Head {
   bool with_grad_;
   Scratch scratch_;
   std::byte* workspace_;
-  Operand weight_;
 };
 
 void run_call(Context& ctx, const Call& call, std::byte* workspace) {
-  with_element(call.hidden.dtype(), [&]<typename T>() {
-    using P = std::conditional_t<std::is_same_v<T, __half>, float, T>;
-    Head<T, P>(ctx, call, workspace).run();
-  });
+  with_element(call.hidden.dtype(), [&]<typename T>() { Head<T>(ctx, call, workspace).run(); });
 }
 
 std::int64_t loss_workspace(Context& /*ctx*/, const LossHeadArgs& args) {
