@@ -5,7 +5,10 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <iterator>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -110,12 +113,53 @@ thread_local Stacks stacks;
 using Nodes = std::vector<std::function<void()>>;
 thread_local std::unique_ptr<Nodes> recording;  // of the thread's stream; null when it runs what it is asked for
 
+// Copies out of pinned memory happen as late as they may: who fills it again too early is found.
+struct Late {
+  ~Late();
+  Nodes copies;
+};
+thread_local bool thread_is_over = false;
+thread_local Late late;
+
+void catch_up() {
+  if (!thread_is_over) {
+    for (const auto& copy : std::exchange(late.copies, {})) {
+      copy();
+    }
+  }
+}
+
+Late::~Late() {
+  catch_up();
+  thread_is_over = true;
+}
+
 // Does it, or notes it where the stream records: then it happens whenever the graph runs.
 void ask(std::function<void()> work) {
   if (recording != nullptr) {
     recording->push_back(std::move(work));
   } else {
+    catch_up();
     work();
+  }
+}
+
+// Begins and ends of what cudaHostAlloc gave.
+std::map<const std::byte*, const std::byte*> pinned_blocks;
+std::mutex pinned_mutex;
+
+bool is_pinned(const void* place) {
+  const std::lock_guard lock(pinned_mutex);
+  const auto after = pinned_blocks.upper_bound(static_cast<const std::byte*>(place));
+  return after != pinned_blocks.begin() && place < std::prev(after)->second;
+}
+
+// A copy, late where it comes out of pinned memory.
+void ask_copy(const void* src, std::function<void()> copy) {
+  if (recording == nullptr && is_pinned(src)) {
+    late.copies.push_back(std::move(copy));
+  } else {
+    ask(std::move(copy));
   }
 }
 
@@ -264,8 +308,9 @@ struct CUgraphExec_st {
 
 using namespace caravan::cuda_emulation;
 
-// The runtime.  Everything is done when the call returns, so streams and events have nothing to do; but for a stream that
-// records, which as on a GPU keeps what it is asked for and refuses what would have to wait.
+// The runtime.  Everything is done when the call returns, so streams and events have nothing to do; but for copies out of
+// pinned memory, which are late, and a stream that records, which as on a GPU keeps what it is asked for and refuses what
+// would have to wait.
 extern "C" {
 
 cudaError_t cudaGetDeviceCount(int* count) {
@@ -344,23 +389,34 @@ cudaError_t cudaFree(void* pointer) {
 
 cudaError_t cudaHostAlloc(void** pointer, std::size_t bytes, unsigned /*flags*/) {
   *pointer = std::malloc(bytes);
-  return *pointer == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
+  if (*pointer == nullptr) {
+    return cudaErrorMemoryAllocation;
+  }
+  const std::lock_guard lock(pinned_mutex);
+  const auto* begin = static_cast<const std::byte*>(*pointer);
+  pinned_blocks[begin] = begin + bytes;
+  return cudaSuccess;
 }
 
 cudaError_t cudaFreeHost(void* pointer) {
+  catch_up();
+  {
+    const std::lock_guard lock(pinned_mutex);
+    pinned_blocks.erase(static_cast<const std::byte*>(pointer));
+  }
   std::free(pointer);
   return cudaSuccess;
 }
 
 cudaError_t cudaMemcpyAsync(void* dst, const void* src, std::size_t bytes, cudaMemcpyKind /*kind*/,
                             cudaStream_t /*stream*/) {
-  ask([=] { std::memmove(dst, src, bytes); });
+  ask_copy(src, [=] { std::memmove(dst, src, bytes); });
   return cudaSuccess;
 }
 
 cudaError_t cudaMemcpy2DAsync(void* dst, std::size_t dst_pitch, const void* src, std::size_t src_pitch,
                               std::size_t width, std::size_t height, cudaMemcpyKind /*kind*/, cudaStream_t /*stream*/) {
-  ask([=] {
+  ask_copy(src, [=] {
     for (std::size_t row = 0; row < height; ++row) {
       std::memmove(static_cast<std::byte*>(dst) + row * dst_pitch, static_cast<const std::byte*>(src) + row * src_pitch,
                    width);
@@ -385,6 +441,7 @@ cudaError_t cudaMemset2DAsync(void* pointer, std::size_t pitch, int value, std::
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t /*stream*/) {
+  catch_up();
   return recording == nullptr ? cudaSuccess : cudaErrorStreamCaptureUnsupported;
 }
 
@@ -420,6 +477,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsig
 }
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t /*stream*/) {
+  catch_up();
   for (const auto& node : exec->nodes) {
     node();
   }
@@ -446,6 +504,7 @@ cudaError_t cudaEventRecord(cudaEvent_t /*event*/, cudaStream_t /*stream*/) {
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t /*event*/) {
+  catch_up();
   return cudaSuccess;
 }
 

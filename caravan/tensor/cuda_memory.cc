@@ -2,9 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <cstring>
 #include <utility>
-#include <vector>
 
 #include "caravan/base/error.h"
 #include "caravan/tensor/cuda_api.h"
@@ -135,64 +133,18 @@ void release(int index, std::byte* base) {
   (void)cudaFree(base);
 }
 
-struct KeptUploads::Memory {
-  std::vector<std::shared_ptr<void>> pinned;
-
-  const std::byte* keep(const std::byte* src, std::int64_t bytes) {
-    // Memory may be pinned though the stream records: the graph does not hear of it.
-    cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
-    check_cuda(cudaThreadExchangeStreamCaptureMode(&mode), "letting memory be pinned");
-    void* place = nullptr;
-    const cudaError_t error = cudaHostAlloc(&place, static_cast<std::size_t>(bytes), cudaHostAllocDefault);
-    (void)cudaThreadExchangeStreamCaptureMode(&mode);
-    check_cuda(error, "pinning host memory");
-    pinned.emplace_back(place, [](void* made) { (void)cudaFreeHost(made); });
-    std::memcpy(place, src, static_cast<std::size_t>(bytes));
-    return static_cast<const std::byte*>(place);
-  }
-};
-
-namespace {
-thread_local KeptUploads::Memory* keeping = nullptr;  // of the thread's KeptUploads
-}
-
-KeptUploads::KeptUploads() : memory_(std::make_shared<Memory>()) {
-  keeping = memory_.get();
-}
-
-KeptUploads::~KeptUploads() {
-  keeping = nullptr;
-}
-
-std::shared_ptr<const void> KeptUploads::memory() const {
-  return memory_;
-}
-
-void copy_in(int index, std::byte* dst, std::int64_t pitch, const std::byte* src, std::int64_t width,
-             std::int64_t rows) {
-  use(index);
-  if (keeping != nullptr) {
-    src = keeping->keep(src, width * rows);
-  }
-  const auto size = [](std::int64_t bytes) { return static_cast<std::size_t>(bytes); };
-  // From pageable memory the call returns when the driver has taken the bytes.
-  if (rows == 1 || pitch == width) {
-    check_cuda(cudaMemcpyAsync(dst, src, size(width * rows), cudaMemcpyHostToDevice, cudaStreamPerThread),
-               "copying to the device");
-  } else {
-    check_cuda(cudaMemcpy2DAsync(dst, size(pitch), src, size(width), size(width), size(rows), cudaMemcpyHostToDevice,
-                                 cudaStreamPerThread),
-               "copying to the device");
-  }
-}
-
 void copy_out(int index, std::byte* dst, const std::byte* src, std::int64_t pitch, std::int64_t width,
               std::int64_t rows) {
   use(index);
   const auto size = [](std::int64_t bytes) { return static_cast<std::size_t>(bytes); };
-  check_cuda(cudaMemcpy2DAsync(dst, size(width), src, size(rows == 1 ? width : pitch), size(width), size(rows),
-                               cudaMemcpyDeviceToHost, cudaStreamPerThread),
-             "copying from the device");
+  if (rows == 1 || pitch == width) {
+    check_cuda(cudaMemcpyAsync(dst, src, size(width * rows), cudaMemcpyDeviceToHost, cudaStreamPerThread),
+               "copying from the device");
+  } else {
+    check_cuda(cudaMemcpy2DAsync(dst, size(width), src, size(pitch), size(width), size(rows), cudaMemcpyDeviceToHost,
+                                 cudaStreamPerThread),
+               "copying from the device");
+  }
   check_cuda(cudaStreamSynchronize(cudaStreamPerThread), "waiting for the device");
 }
 

@@ -32,7 +32,8 @@ std::byte* reserve(int index, std::int64_t bytes);
 void release(int index, std::byte* base);
 
 // Copies `rows` runs of `width` bytes from host memory without gaps to runs that stand `pitch` bytes apart on the device.
-// `src` may be changed as soon as the call returns.  Throws Error with CUDA's words.
+// `src` may be changed as soon as the call returns. It goes through 4 MiB of pinned memory that the thread has for
+// the device, and waits only while the stream has not emptied them.  Throws Error with CUDA's words.
 void copy_in(int index, std::byte* dst, std::int64_t pitch, const std::byte* src, std::int64_t width,
              std::int64_t rows);
 // The other way, after everything that the stream was given before; returns when the bytes are there.
