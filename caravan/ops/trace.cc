@@ -85,7 +85,7 @@ void Trace::add(Event event) {
   }
   event.thread = thread_number();
   events_.push_back(std::move(event));
-  if (events_.size() >= kMostPending) {
+  if (events_.size() >= kMostPending && (device_ == nullptr || device_->can_read())) {
     flush();
   }
 }
@@ -101,7 +101,14 @@ int Trace::thread_number() {
 
 void Trace::flush() {
   if (device_ != nullptr) {
-    device_->read(marks_);
+    try {
+      device_->read(marks_);
+    } catch (...) {
+      // A device that failed tells no more times, and nobody is to ask for those that it has not told.
+      device_ = nullptr;
+      events_.clear();
+      throw;
+    }
   }
   for (const Event& event : events_) {
     write(event, "host", kHostProcess, event.begin, event.end);

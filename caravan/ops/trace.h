@@ -36,6 +36,8 @@ class DeviceClock {
   virtual ~DeviceClock() = default;
   // Marks the place that the device's work has reached.  False where none can be marked, as while a graph is recorded.
   virtual bool mark() = 0;
+  // Whether read() may be called now: not while the calling thread records a graph, which may wait for nothing.
+  virtual bool can_read() const = 0;
   // Waits for the device and appends when it passed each mark since the last read().
   virtual void read(std::vector<std::chrono::steady_clock::time_point>& times) = 0;
 };

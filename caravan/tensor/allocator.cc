@@ -250,12 +250,18 @@ std::shared_ptr<Allocator> Allocator::cuda(int index, std::int64_t capacity) {
   }
   const std::int64_t free = cuda_memory::free_bytes(index);
   const std::int64_t bytes = rounded_up(capacity > 0 ? capacity : cuda_capacity(index));
-  std::byte* base = bytes < kSmallestSlab && capacity == 0 ? nullptr : cuda_memory::reserve(index, bytes);
+  if (bytes < kSmallestSlab && capacity == 0) {
+    throw OutOfMemoryError(fmt::format(
+        "cuda:{} has {} bytes free, and {} are kept for its libraries, which leaves nothing to work with; end "
+        "other programs that use it, or choose another device",
+        index, grouped(free), grouped(kCudaReserve)));
+  }
+  std::byte* base = cuda_memory::reserve(index, bytes);
   if (base == nullptr) {
     throw OutOfMemoryError(fmt::format(
-        "cuda:{} has {} bytes free, of which {} are kept for its libraries, and {} were asked for; end other "
-        "programs that use it, or choose another device",
-        index, grouped(free), grouped(kCudaReserve), grouped(std::max<std::int64_t>(bytes, 0))));
+        "cuda:{} has {} bytes free and {} were asked for; end other programs that use it, or choose another "
+        "device",
+        index, grouped(free), grouped(bytes)));
   }
   try {
     return std::shared_ptr<Allocator>(new Allocator({DeviceKind::kCuda, index}, base, bytes));

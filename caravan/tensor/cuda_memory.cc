@@ -120,10 +120,12 @@ std::int64_t free_bytes(int index) {
 std::byte* reserve(int index, std::int64_t bytes) {
   use(index);
   void* base = nullptr;
-  if (cudaMalloc(&base, static_cast<std::size_t>(bytes)) != cudaSuccess) {
+  const cudaError_t error = cudaMalloc(&base, static_cast<std::size_t>(bytes));
+  if (error == cudaErrorMemoryAllocation) {
     (void)cudaGetLastError();
     return nullptr;
   }
+  check_cuda(error, "taking memory");
   return static_cast<std::byte*>(base);
 }
 

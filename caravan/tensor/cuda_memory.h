@@ -26,7 +26,7 @@ std::string describe(int index);
 // Bytes of the device that nobody has taken.  Throws UnsupportedError as describe() does.
 std::int64_t free_bytes(int index);
 
-// Device memory, or nullptr when it cannot be had.
+// Device memory, or nullptr when there is not so much.  Throws Error with CUDA's words when something else is wrong.
 std::byte* reserve(int index, std::int64_t bytes);
 // Waits for the device and gives reserve()'s memory back.
 void release(int index, std::byte* base);

@@ -220,7 +220,8 @@ std::shared_ptr<SdpaGraph> graph_of(Context& ctx, const SdpaShape& shape) {
   AttentionPlans& plans = plans_of(ctx);
   const auto found = plans.graphs.find(shape);
   if (found != plans.graphs.end()) {
-    return found->second;
+    found->second.last_use = ++plans.graph_uses;
+    return found->second.graph;
   }
   require_not_recording(ctx, "a graph of cuDNN");
   std::shared_ptr<SdpaGraph> made;
@@ -233,7 +234,12 @@ std::shared_ptr<SdpaGraph> graph_of(Context& ctx, const SdpaShape& shape) {
   } catch (const UnsupportedError& error) {
     plans.cudnn_refusal = error.what();
   }
-  return plans.graphs.emplace(shape, std::move(made)).first->second;
+  constexpr std::size_t kMost = 256;  // rows of any length: a shape each
+  if (plans.graphs.size() >= kMost) {
+    plans.graphs.erase(std::ranges::min_element(plans.graphs, {}, [](const auto& one) { return one.second.last_use; }));
+  }
+  plans.graphs[shape] = {made, ++plans.graph_uses};
+  return made;
 }
 
 // The call's batches and their graphs, made where it was not seen lately.

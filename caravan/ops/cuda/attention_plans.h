@@ -54,9 +54,14 @@ class AttentionPlans {
  public:
   std::deque<cuda::DeviceRanges> lists;  // the newest first
 
-  // cuDNN's: its handle, its graphs by shape (null where it refused, for the reason it gave last), and the calls of late.
+  // cuDNN's: its handle, its graphs of late by shape (null where it refused, for the reason it gave last), and the calls of late.
   std::shared_ptr<cuda::Cudnn> cudnn;
-  std::map<cuda::SdpaShape, std::shared_ptr<cuda::SdpaGraph>> graphs;
+  struct KeptGraph {
+    std::shared_ptr<cuda::SdpaGraph> graph;
+    std::uint64_t last_use = 0;
+  };
+  std::map<cuda::SdpaShape, KeptGraph> graphs;
+  std::uint64_t graph_uses = 0;
   std::string cudnn_refusal;
   std::shared_ptr<cuda::CudnnCalls> cudnn_calls;
 };

@@ -71,9 +71,31 @@ enum Uid : std::int64_t {
 
 using TensorPointer = std::shared_ptr<fe::graph::Tensor_attributes>;
 
+// Whether the library failed, rather than having no kernel for the case.
+bool is_fault(fe::error_t& error) {
+  switch (error.get_code()) {
+    case fe::error_code_t::CUDA_API_FAILED:
+    case fe::error_code_t::GRAPH_EXECUTION_FAILED:
+    case fe::error_code_t::INVALID_CUDA_DEVICE:
+    case fe::error_code_t::HANDLE_ERROR:
+    case fe::error_code_t::NVRTC_COMPILATION_FAILED:
+      return true;
+    default: {
+      const std::string words = error.get_message();
+      return words.find("ALLOC_FAILED") != std::string::npos || words.find("INTERNAL_ERROR") != std::string::npos ||
+             words.find("EXECUTION_FAILED") != std::string::npos;
+    }
+  }
+}
+
+// Throws UnsupportedError where kernels of ours are to take the case, DeviceError where something is broken.
 void require(fe::error_t error, const char* what) {
   if (error.is_bad()) {
-    throw UnsupportedError(std::string("cuDNN: ") + what + ": " + error.get_message());
+    const std::string message = std::string("cuDNN: ") + what + ": " + error.get_message();
+    if (is_fault(error)) {
+      throw DeviceError(message);
+    }
+    throw UnsupportedError(message);
   }
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "caravan/ops/cuda/cublaslt.h"
+#include "caravan/ops/cuda/event.h"
 #include "caravan/ops/cuda/state.h"
 
 namespace caravan::ops {
@@ -42,10 +43,10 @@ std::uint32_t alignment_of(const void* pointer) {
 }  // namespace
 
 // All that the choice of an algorithm depends on.
-using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t,                     // m, n, k
-                       std::int64_t, std::int64_t, std::int64_t, std::int64_t,       // strides
-                       unsigned,                                                     // flags
-                       std::uint32_t, std::uint32_t, std::uint32_t, std::uint32_t>;  // alignments
+using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t,                                    // m, n, k
+                       std::int64_t, std::int64_t, std::int64_t, std::int64_t,                      // strides
+                       unsigned,                                                                    // flags
+                       std::uint32_t, std::uint32_t, std::uint32_t, std::uint32_t, std::uint32_t>;  // alignments
 
 Key key_of(const Gemm& g) {
   const unsigned flags = static_cast<unsigned>(g.in) | static_cast<unsigned>(g.out) << 4 |
@@ -63,29 +64,9 @@ Key key_of(const Gemm& g) {
           alignment_of(g.a.data),
           alignment_of(g.b.data),
           alignment_of(reads_c ? g.c : g.d),
-          alignment_of(g.d)};
+          alignment_of(g.d),
+          alignment_of(g.bias)};  // 16 for none
 }
-
-// A place in the stream's work, to measure time between two.
-class Event {
- public:
-  Event() { check_cuda(cudaEventCreate(&event_), "making an event"); }
-  ~Event() { (void)cudaEventDestroy(event_); }
-  Event(const Event&) = delete;
-  Event& operator=(const Event&) = delete;
-
-  void record() const { check_cuda(cudaEventRecord(event_, stream()), "recording an event"); }
-  // Milliseconds; waits for this one.
-  float since(const Event& begin) const {
-    float milliseconds = 0;
-    check_cuda(cudaEventSynchronize(event_), "waiting for an event");
-    check_cuda(cudaEventElapsedTime(&milliseconds, begin.event_, event_), "reading an event");
-    return milliseconds;
-  }
-
- private:
-  cudaEvent_t event_ = nullptr;
-};
 
 // cuBLASLt's descriptions of one product, and the algorithm for it.
 //
@@ -126,12 +107,10 @@ class Plan {
   bool found() const { return !candidates_.empty(); }
 
   // Takes the fastest of the candidates on these operands.  `result` stands in for d, with d's strides, so that nothing
-  // is written where the product goes.
+  // is written where the product goes.  One that fails is none.
   void tune(cublasLtHandle_t handle, Gemm g, std::byte* result, std::byte* scratch) {
     constexpr int kRuns = 3;  // the fastest counts; the first of each loads its kernel
     g.d = result;
-    g.c = nullptr;
-    g.beta = 0.0;
     float best = std::numeric_limits<float>::infinity();
     std::size_t chosen = 0;
     const Event begin;
@@ -140,7 +119,9 @@ class Plan {
       chosen_ = i;
       for (int run_number = 0; run_number <= kRuns; ++run_number) {
         begin.record();
-        run(handle, g, scratch);
+        if (multiply(handle, g, scratch) != CUBLAS_STATUS_SUCCESS) {
+          break;
+        }
         end.record();
         const float milliseconds = end.since(begin);
         if (run_number > 0 && milliseconds < best) {
@@ -153,6 +134,14 @@ class Plan {
   }
 
   void run(cublasLtHandle_t handle, const Gemm& g, std::byte* scratch) {
+    check_cublaslt(multiply(handle, g, scratch), "multiplying");
+  }
+
+ private:
+  static constexpr std::int64_t kScratchAlignment = 256;
+  static constexpr std::int64_t kScratch = kGemmWorkspace - kScratchAlignment;
+
+  cublasStatus_t multiply(cublasLtHandle_t handle, const Gemm& g, std::byte* scratch) {
     // The library's kernels take scratch at multiples of 256 bytes, blocks of ours stand at multiples of 64.
     std::byte* const workspace = scratch + (kScratchAlignment - alignment_rest(scratch)) % kScratchAlignment;
     if (g.bias != nullptr) {
@@ -162,15 +151,10 @@ class Plan {
     const auto beta = static_cast<float>(g.beta);
     const bool f64 = g.in == DType::kF64;
     const void* const c = g.beta != 0.0 ? static_cast<const void*>(g.c) : g.d;
-    check_cublaslt(lt_.matmul(handle, desc_, f64 ? static_cast<const void*>(&g.alpha) : &alpha, g.b.data, first_,
-                              g.a.data, second_, f64 ? static_cast<const void*>(&g.beta) : &beta, c, addend_, g.d,
-                              result_, &candidates_[chosen_], workspace, static_cast<std::size_t>(kScratch), stream()),
-                   "multiplying");
+    return lt_.matmul(handle, desc_, f64 ? static_cast<const void*>(&g.alpha) : &alpha, g.b.data, first_, g.a.data,
+                      second_, f64 ? static_cast<const void*>(&g.beta) : &beta, c, addend_, g.d, result_,
+                      &candidates_[chosen_], workspace, static_cast<std::size_t>(kScratch), stream());
   }
-
- private:
-  static constexpr std::int64_t kScratchAlignment = 256;
-  static constexpr std::int64_t kScratch = kGemmWorkspace - kScratchAlignment;
 
   static std::int64_t alignment_rest(const std::byte* pointer) {
     return static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(pointer) % kScratchAlignment);
@@ -210,7 +194,12 @@ class Plan {
     const cublasStatus_t status =
         lt_.heuristic(handle, desc_, first_, second_, addend_, result_, preference, most, results.data(), &count);
     (void)lt_.preference_destroy(preference);
-    for (int i = 0; status == CUBLAS_STATUS_SUCCESS && i < count; ++i) {
+    // Kernels of ours multiply what the library has no kernel for; any other answer is a fault.
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE) {
+      return;
+    }
+    check_cublaslt(status, "looking for an algorithm");
+    for (int i = 0; i < count; ++i) {
       if (results[static_cast<std::size_t>(i)].state == CUBLAS_STATUS_SUCCESS) {
         candidates_.push_back(results[static_cast<std::size_t>(i)].algo);
       }

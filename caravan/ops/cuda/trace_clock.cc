@@ -1,5 +1,9 @@
 // When a stream reached places in its work (events), and ranges for NVIDIA's profilers.
+#include <deque>
+#include <utility>
+
 #include "caravan/ops/args.h"
+#include "caravan/ops/cuda/event.h"
 #include "caravan/ops/cuda/state.h"
 #include "caravan/ops/trace.h"
 #include "caravan/tensor/cuda_memory.h"
@@ -30,11 +34,6 @@ using Time = std::chrono::steady_clock::time_point;
 class StreamClock final : public DeviceClock {
  public:
   explicit StreamClock(int device) : device_(device) {}
-  ~StreamClock() override {
-    for (const cudaEvent_t event : events_) {
-      (void)cudaEventDestroy(event);
-    }
-  }
 
   bool mark() override {
     cuda_memory::use(device_);
@@ -43,41 +42,35 @@ class StreamClock final : public DeviceClock {
     }
     if (used_ == 0) {
       record();
-      check_cuda(cudaEventSynchronize(events_[0]), "waiting for a trace's event");
+      events_[0].wait();
       origin_ = std::chrono::steady_clock::now();
     }
     record();
     return true;
   }
 
+  bool can_read() const override { return !is_recording(); }
+
   void read(std::vector<Time>& times) override {
-    if (used_ == 0) {
-      return;
-    }
-    for (std::size_t i = 1; i < used_; ++i) {
-      float milliseconds = 0;
-      // Each, since threads have streams of their own.
-      check_cuda(cudaEventSynchronize(events_[i]), "waiting for a trace's event");
-      check_cuda(cudaEventElapsedTime(&milliseconds, events_[0], events_[i]), "reading a trace's event");
+    const std::size_t used = std::exchange(used_, 0);
+    for (std::size_t i = 1; i < used; ++i) {
+      // Each is waited for, since threads have streams of their own.
       times.push_back(origin_ + std::chrono::duration_cast<Time::duration>(
-                                    std::chrono::duration<double, std::milli>(milliseconds)));
+                                    std::chrono::duration<double, std::milli>(events_[i].since(events_[0]))));
     }
-    used_ = 0;
   }
 
  private:
   void record() {
     if (used_ == events_.size()) {
-      cudaEvent_t event = nullptr;
-      check_cuda(cudaEventCreate(&event), "making a trace's event");
-      events_.push_back(event);
+      events_.emplace_back();
     }
-    check_cuda(cudaEventRecord(events_[used_], stream()), "recording a trace's event");
+    events_[used_].record();
     ++used_;
   }
 
   int device_;
-  std::vector<cudaEvent_t> events_;  // made so far, used again after read()
+  std::deque<Event> events_;  // made so far, used again after read()
   std::size_t used_ = 0;
   Time origin_;
 };
