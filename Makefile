@@ -28,6 +28,8 @@ cuda-emulated:  ## run the CUDA kernels' tests on the processor; needs the CUDA 
 	  build/cuda-emulated/tests/ops/ops_cuda_parity_test --gtest_brief=1 --gtest_filter='-*ThreadCount*'
 	CARAVAN_EMULATION_SHARED_BYTES=101376 \
 	  build/cuda-emulated/tests/ops/ops_cuda_parity_test --gtest_brief=1 --gtest_filter='*ttention*'
+	CARAVAN_EMULATION_CUDNN=1 \
+	  build/cuda-emulated/tests/ops/ops_cuda_parity_test --gtest_brief=1 --gtest_filter='*ttention*'
 	build/cuda-emulated/tests/ops/ops_cuda_device_test --gtest_brief=1
 	CARAVAN_TEST_DEVICE=cuda build/cuda-emulated/tests/generate/generate_test --gtest_brief=1
 

@@ -8,7 +8,8 @@
 // (CARAVAN_EMULATION_BACKWARDS=1).  Time means nothing here.
 //
 // The device is a Hopper as far as anybody asks.  CARAVAN_EMULATION_SHARED_BYTES=n gives a block less shared memory,
-// CARAVAN_EMULATION_DEVICES=n makes it several devices, CARAVAN_EMULATION_WITHOUT_CODE=1 one that no kernel was compiled for.
+// CARAVAN_EMULATION_DEVICES=n makes it several devices, CARAVAN_EMULATION_WITHOUT_CODE=1 one that no kernel was compiled for;
+// CARAVAN_EMULATION_CUDNN=1 gives it plain loops in the place of cuDNN (ops/cuda/cudnn_emulated.cc).
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -307,6 +307,7 @@ inline const std::vector<EmbeddingCase> kEmbeddingCases = {
     {.tokens = 0, .vocab = 131, .hidden = 64},    {.tokens = 1, .vocab = 1, .hidden = 1},
     {.tokens = 40, .vocab = 499, .hidden = 33},   {.tokens = 60, .vocab = 7, .hidden = 5},
     {.tokens = 131, .vocab = 131, .hidden = 128}, {.tokens = 300, .vocab = 3, .hidden = 80},
+    {.tokens = 1500, .vocab = 997, .hidden = 8},  // an id stands again farther than a round of a search goes
 };
 
 struct LossHeadCase {

@@ -49,6 +49,8 @@ void run_gather(Context& /*ctx*/, const EmbeddingArgs& args, std::byte* /*worksp
 }
 
 constexpr int kSearchers = 128;
+constexpr int kIdsAtOnce = 4;   // that a searcher compares between two barriers
+constexpr int kRowsAtOnce = 4;  // of a chain that are asked for before the first is added: a frequent id's is long
 constexpr std::int32_t kNotFirst = -2;  // of a token before which its id stood already
 constexpr std::int32_t kLast = -1;
 
@@ -63,10 +65,13 @@ __global__ void chain_kernel(std::int32_t* next, std::int32_t* first, const std:
     nearest = tokens;
   }
   __syncthreads();
-  for (int begin = token + 1; begin < tokens && counts; begin += kSearchers) {
-    const int at = begin + static_cast<int>(threadIdx.x);
-    const int found = at < tokens && ids[at] == id ? at : tokens;
-    int least = found;
+  for (int begin = token + 1; begin < tokens && counts; begin += kSearchers * kIdsAtOnce) {
+    int least = tokens;
+#pragma unroll
+    for (int u = 0; u < kIdsAtOnce; ++u) {
+      const int at = begin + u * kSearchers + static_cast<int>(threadIdx.x);
+      least = at < least && ids[at] == id ? at : least;
+    }
     for (int distance = kWarp / 2; distance > 0; distance /= 2) {
       const int other = __shfl_xor_sync(kAllLanes, least, distance);
       least = other < least ? other : least;
@@ -89,9 +94,13 @@ __global__ void chain_kernel(std::int32_t* next, std::int32_t* first, const std:
   }
   __syncthreads();
   bool seen = !counts;
-  for (int end = token; end > 0 && counts; end -= kSearchers) {
-    const int at = end - 1 - static_cast<int>(threadIdx.x);
-    const float here = at >= 0 && ids[at] == id ? 1.0F : 0.0F;
+  for (int end = token; end > 0 && counts; end -= kSearchers * kIdsAtOnce) {
+    float here = 0.0F;
+#pragma unroll
+    for (int u = 0; u < kIdsAtOnce; ++u) {
+      const int at = end - 1 - u * kSearchers - static_cast<int>(threadIdx.x);
+      here = at >= 0 && ids[at] == id ? 1.0F : here;
+    }
     if (block_sum(here) > 0.0F) {
       seen = true;
       break;
@@ -115,10 +124,22 @@ __global__ void scatter_kernel(Rows<Real<T>> d_table, Rows<const T> dy, const st
   R* row = d_table[ids[token]];
   for (std::int64_t i = threadIdx.x * kCount; i < hidden; i += static_cast<std::int64_t>(blockDim.x) * kCount) {
     R sum[kCount] = {};
-    for (std::int32_t at = token; at >= 0; at = next[at]) {
-      const Packed values = Packed::at(dy[at] + i);
-      for (int j = 0; j < kCount; ++j) {
-        sum[j] += load(values.element[j]);
+    for (std::int32_t at = token; at >= 0;) {
+      std::int32_t rows[kRowsAtOnce];
+      Packed values[kRowsAtOnce] = {};
+#pragma unroll
+      for (int u = 0; u < kRowsAtOnce; ++u) {
+        rows[u] = at;
+        if (at >= 0) {
+          values[u] = Packed::at(dy[at] + i);
+          at = next[at];
+        }
+      }
+#pragma unroll
+      for (int u = 0; u < kRowsAtOnce; ++u) {
+        for (int j = 0; j < kCount && rows[u] >= 0; ++j) {
+          sum[j] += load(values[u].element[j]);
+        }
       }
     }
     auto total = Pack<R, kCount>::at(row + i);
