@@ -30,6 +30,7 @@ set(private
     "ops/argument_check.h"
     "ops/dispatch.h"
     "ops/host_checks.h"
+    "ops/sampling_arithmetic.h"
     "base/cgroup.h"
     "base/cpu_features.h"
     "base/descriptor.h"

@@ -7,7 +7,7 @@
 
 #include "caravan/base/error.h"
 #include "caravan/base/text.h"
-#include "caravan/tensor/copy.h"
+#include "caravan/generate/device_sampling.h"
 
 namespace caravan::generate {
 
@@ -153,7 +153,7 @@ void ChatSession::generate(ChatAnswer& answer, std::vector<Tensor> logits,
   answer.reason = FinishReason::kLength;
   while (true) {
     const auto position = static_cast<std::int64_t>(answer.ids.size());
-    const std::int32_t id = sample(to_floats(logits.front()), options_.sampling, turn, position);
+    const std::int32_t id = sample_row(*ctx_, logits.front(), options_.sampling, turn, position);
     answer.ids.push_back(id);
     if (ends(id)) {
       answer.reason = FinishReason::kEos;

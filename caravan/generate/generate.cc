@@ -6,7 +6,7 @@
 
 #include "caravan/base/error.h"
 #include "caravan/generate/decoder.h"
-#include "caravan/tensor/copy.h"
+#include "caravan/generate/device_sampling.h"
 
 namespace caravan::generate {
 
@@ -65,10 +65,14 @@ struct Progress {
   }
 };
 
-// Greedy steps on a GPU: the device chooses and goes on, a step ahead of what the host has seen.
+// Steps on a GPU: the device chooses and goes on, a step ahead of what the host has seen.
 void run_ahead(ops::Context& ctx, const model::Llama& model, DenseCache& cache, Progress& progress) {
   const auto prompt = static_cast<std::int64_t>(progress.request.prompt.size());
-  StepGraph steps(ctx, model, cache, StepGraph::Choice::kGreedy);
+  const bool sampled = progress.request.sampling.do_sample;
+  StepGraph steps(ctx, model, cache, sampled ? StepGraph::Choice::kSampled : StepGraph::Choice::kGreedy);
+  if (sampled) {
+    steps.draw_by({progress.request.sampling}, {progress.index}, {1});
+  }
   steps.begin({prompt}, {progress.result.ids.front()});
   const std::int64_t wanted = progress.request.max_new_tokens - 1;
   for (std::int64_t taken = 0; taken < wanted; ++taken) {
@@ -93,11 +97,11 @@ Result run(ops::Context& ctx, const model::Llama& model, const Request& request,
   Decoder decoder(ctx, model, {length + request.max_new_tokens - 1});
   std::vector<Tensor> logits = decoder.extend({request.prompt});
   for (std::int64_t position = 0;; ++position) {
-    const std::int32_t id = sample(to_floats(logits.front()), request.sampling, index, position);
+    const std::int32_t id = sample_row(ctx, logits.front(), request.sampling, index, position);
     if (!progress.take(id)) {
       return progress.result;
     }
-    if (ctx.backend == ops::Backend::kCuda && !request.sampling.do_sample &&
+    if (ctx.backend == ops::Backend::kCuda &&
         steps_can_be_recorded(model.config(), length, length + request.max_new_tokens)) {
       run_ahead(ctx, model, decoder.cache(), progress);
       return progress.result;

@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "caravan/base/error.h"
-#include "caravan/base/philox.h"
 
 namespace caravan::generate {
 
@@ -120,11 +119,14 @@ std::vector<TokenProbability> distribution(std::span<const float> logits, const 
   return result;
 }
 
+RandomStream sampling_stream(const SamplingOptions& options, std::uint64_t stream) {
+  return RandomStream(options.seed, fmt::format("sample.{}", stream));
+}
+
 std::int32_t sample(std::span<const float> logits, const SamplingOptions& options, std::uint64_t stream,
                     std::int64_t position) {
   const std::vector<TokenProbability> tokens = distribution(logits, options);
-  const RandomStream random(options.seed, fmt::format("sample.{}", stream));
-  const double drawn = random.uniform(static_cast<std::uint64_t>(position));
+  const double drawn = sampling_stream(options, stream).uniform(static_cast<std::uint64_t>(position));
   double sum = 0.0;
   std::int32_t last = tokens.front().id;
   for (const TokenProbability& one : tokens) {

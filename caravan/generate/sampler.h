@@ -5,6 +5,8 @@
 #include <span>
 #include <vector>
 
+#include "caravan/base/philox.h"
+
 namespace caravan::generate {
 
 // Hugging Face's names and order: temperature, then top_k, then top_p, softmax, one draw.
@@ -29,6 +31,9 @@ struct TokenProbability {
 // What may be drawn, by id: the tokens that top_k and top_p leave, their probabilities summing to 1.  Of equal logits
 // at top_p's edge the lower ids go, as a stable sort leaves them.  Throws as sample().
 std::vector<TokenProbability> distribution(std::span<const float> logits, const SamplingOptions& options);
+
+// The random numbers of prompt `stream`: value n is for the new token n.
+RandomStream sampling_stream(const SamplingOptions& options, std::uint64_t stream);
 
 // The id for place `position` (counted in new tokens) of prompt `stream`.  The random number depends on (seed, stream,
 // position) alone: batching changes nothing.  Throws InputError when a logit is NaN or all are -infinity.

@@ -109,6 +109,17 @@ void StepGraph::begin(const std::vector<std::int64_t>& held, const std::vector<s
   copy_from_host(ids_, std::as_bytes(std::span(next)));
 }
 
+void StepGraph::draw_by(const std::vector<SamplingOptions>& options, const std::vector<std::uint64_t>& streams,
+                        const std::vector<std::int64_t>& positions) {
+  if (options.size() != held_.size()) {
+    throw ShapeError(fmt::format("StepGraph: {} ways to draw for {} sequences", options.size(), held_.size()));
+  }
+  if (!drawing_) {
+    drawing_.emplace(*ctx_, sequences_);
+  }
+  drawing_->set(options, streams, positions);
+}
+
 // One step's ops.
 void StepGraph::run(ops::Context& ctx) {
   const Tensor positions = row_of(counters_, 0);
@@ -131,6 +142,9 @@ void StepGraph::run(ops::Context& ctx) {
   const Tensor logits = model_->logits(pass, hidden.tensor);
   if (choice_ == Choice::kGreedy) {
     ops::argmax(ctx, ids_, logits);
+  } else if (choice_ == Choice::kSampled) {
+    drawing_->draw(ctx, ids_, logits);
+    ops::count_up(ctx, drawing_->positions());
   } else {
     ops::convert(ctx, logits_, logits);
   }

@@ -8,9 +8,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "caravan/generate/cache.h"
+#include "caravan/generate/device_sampling.h"
 #include "caravan/model/llama.h"
 #include "caravan/ops/context.h"
 #include "caravan/ops/graph.h"
@@ -25,8 +27,9 @@ bool steps_can_be_recorded(const model::LlamaConfig& config, std::int64_t from, 
 class StepGraph {
  public:
   enum class Choice {
-    kGreedy,  // the largest logit's id, on the device
-    kByHost,  // the host reads logits() and gives the ids of the next step
+    kGreedy,   // the largest logit's id, on the device
+    kSampled,  // an id drawn there, as draw_by() says
+    kByHost,   // the host reads logits() and gives the ids of the next step
   };
 
   // The cache must hold the same number of rows that the sequences have ids but for the last one; model, cache and ctx
@@ -36,11 +39,16 @@ class StepGraph {
   // Begins, or begins again: held[i] rows of sequence i are in the cache, next[i] is the id that the next step runs.
   void begin(const std::vector<std::int64_t>& held, const std::vector<std::int32_t>& next);
 
+  // Of kSampled, before begin(): how sequence i is drawn, in which stream and at which place of it the next step's id
+  // (sampler.h); places count up with the steps.
+  void draw_by(const std::vector<SamplingOptions>& options, const std::vector<std::uint64_t>& streams,
+               const std::vector<std::int64_t>& positions);
+
   // Starts the next step.  kByHost: with these ids, [sequences].  Throws ShapeError when the cache is full.
   void step();
   void step(const std::vector<std::int32_t>& ids);
 
-  // Of kGreedy: the ids that the oldest step not asked about has chosen, -1 for logits that are no numbers; waits for it.
+  // Of kGreedy and kSampled: the ids that the oldest step not asked about has chosen, -1 for logits that are no numbers; waits for it.
   std::vector<std::int32_t> take();
   // take(), the device kept busy: starts the step after the one that is waited for, as long as no more than `wanted` steps,
   // this one counted, are under way.
@@ -63,6 +71,7 @@ class StepGraph {
   Tensor begins_;     // [sequences] i32
   Tensor cos_, sin_;  // [max_length, head_dim / 2], of every position
   Tensor logits_;
+  std::optional<DeviceSampling> drawing_;
   std::vector<std::int64_t> held_;
   std::int64_t under_way_ = 0;  // started by step() and not taken
   Mailbox<std::int32_t> chosen_;

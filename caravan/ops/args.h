@@ -18,6 +18,7 @@
 #include "caravan/ops/linear.h"
 #include "caravan/ops/rms_norm.h"
 #include "caravan/ops/rope.h"
+#include "caravan/ops/sampling.h"
 #include "caravan/ops/step_record.h"
 
 namespace caravan::ops {
@@ -186,6 +187,11 @@ struct ArgmaxArgs {
   Tensor ids, logits;
 };
 
+struct SampleIdsArgs {
+  Tensor ids, logits;
+  SamplingRows by;
+};
+
 struct RandomNormalArgs {
   Tensor y;
   RandomStream stream;
@@ -260,6 +266,7 @@ ImplementationList<AppendRowsArgs> append_rows_list();
 ImplementationList<CachedAttentionArgs> cached_attention_list();
 ImplementationList<ArgmaxArgs> argmax_list();
 ImplementationList<CountUpArgs> count_up_list();
+ImplementationList<SampleIdsArgs> sample_ids_list();
 ImplementationList<RandomNormalArgs> random_normal_list();
 // Throws UnsupportedError in a build without CUDA.
 void require_built();

@@ -121,6 +121,10 @@ ImplementationList<CountUpArgs> count_up_list() {
   return {};
 }
 
+ImplementationList<SampleIdsArgs> sample_ids_list() {
+  return {};
+}
+
 ImplementationList<RandomNormalArgs> random_normal_list() {
   return {};
 }
