@@ -3,7 +3,7 @@
 //   y = x W^T (+ bias) (+ residual)
 //
 // Sums run in f32 (f64 on the reference) and are rounded once, at the end, after bias and residual.  On a GPU
-// cuBLASLt may round to a 16-bit y before it adds bias and again before the residual, as ops of their own would.
+// cuBLASLt may round to a 16-bit y before it adds the residual and again before the bias, as ops of their own would.
 #pragma once
 
 #include "caravan/ops/context.h"

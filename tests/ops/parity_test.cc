@@ -35,7 +35,7 @@ TEST_P(Parity, LinearAgreesWithTheReference) {
     product.bias = false;
     product.residual = Residual::kNone;
     add_rounding_of(error, dtype, run(exactly(), product).y, c.bias || c.residual != Residual::kNone);
-    product.bias = c.bias;  // and once more between the two
+    product.residual = c.residual;  // and once more before the bias, which comes last
     add_rounding_of(error, dtype, run(exactly(), product).y, c.bias && c.residual != Residual::kNone);
     expect_within(cpu.y, dtype, exact.y, error);
     EXPECT_TRUE(cpu.gaps_untouched);

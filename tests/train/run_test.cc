@@ -143,7 +143,9 @@ TEST_F(TrainRun, WritesATraceOfTheStepsBehindTheFirst) {
   run_training(config_, environment);
   std::map<std::string, int> seen;
   for (const Json& one : Json::parse(test::read_file(environment.trace))) {
-    ++seen[one.at("name").get<std::string>()];
+    if (one.value("cat", "") != "gpu") {  // whose track has every range once more
+      ++seen[one.at("name").get<std::string>()];
+    }
   }
   EXPECT_EQ(seen["training step"], 2);
   EXPECT_EQ(seen["optimizer"], 2);
