@@ -33,7 +33,8 @@ std::int64_t last_side(const ops::Context& ctx) {
 
 std::int64_t product_capacity(const ops::Context& like, DType dtype) {
   constexpr std::int64_t kWorkspace = 64 * kMiB;
-  return 3 * last_side(like) * last_side(like) * (on_gpu(like) ? size_of(dtype) : 4) + kWorkspace;
+  // On a GPU the result once more, for algorithms that are tried (Context::tune_products).
+  return last_side(like) * last_side(like) * (on_gpu(like) ? 4 * size_of(dtype) : 3 * 4) + kWorkspace;
 }
 
 ops::Context own_context(const ops::Context& like, std::int64_t capacity) {
