@@ -383,6 +383,7 @@ cudaError_t cudaMalloc(void** pointer, std::size_t bytes) {
 }
 
 cudaError_t cudaFree(void* pointer) {
+  catch_up();  // as CUDA waits for what the device was asked for
   std::free(pointer);
   return cudaSuccess;
 }
