@@ -275,7 +275,7 @@ void require_built();
 std::shared_ptr<void> record(Context& ctx, const std::function<void()>& body);
 void run_recorded(Context& ctx, const std::shared_ptr<void>& recorded);
 void synchronize(Context& ctx);
-// How many plans of cuBLASLt and cuDNN the state has made since it was new.
+// How many plans of cuBLASLt and cuDNN, and lists of ranges, the state has made since it was new.
 std::int64_t plans_made(const CudaState& state);
 // Of the context's GPU; null on the emulated device, whose work is done when the host's is.
 std::unique_ptr<DeviceClock> make_clock(Context& ctx);

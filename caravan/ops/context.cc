@@ -74,7 +74,7 @@ Context make_context(const ContextOptions& options) {
     const char* graphs = std::getenv("CARAVAN_GRAPHS");
     ctx.record_graphs = !ctx.synchronous && (graphs == nullptr || std::string_view(graphs) != "0");
   }
-  ctx.allocator = options.dry_run                     ? Allocator::meta(options.memory_capacity)
+  ctx.allocator = options.dry_run                     ? Allocator::meta(options.memory_capacity, options.cuda_device)
                   : options.backend == Backend::kCuda ? Allocator::cuda(options.cuda_device, options.memory_capacity)
                                                       : Allocator::host(options.memory_capacity);
   if (wanted("CARAVAN_EXPLAIN")) {

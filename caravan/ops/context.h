@@ -91,13 +91,15 @@ struct ContextOptions {
 // A context on this machine: usable_isa(), an allocator of its own, and, when CARAVAN_EXPLAIN=1 is set, choices printed
 // to stderr (each distinct one once).  CARAVAN_SYNC=1 makes a CUDA context synchronous and without graphs, CARAVAN_TUNE=1 sets tune_products,
 // CARAVAN_GRAPHS=0 clears record_graphs.  Throws as usable_isa(),
-// Allocator::host() and Allocator::cuda() do.  A dry run of Backend::kCuda needs no GPU and a build with CUDA.
+// Allocator::host() and Allocator::cuda() do.  A dry run of Backend::kCuda needs a build with CUDA and no GPU:
+// where cuda_device is not there, it is taken for an H100 (132 multiprocessors, compute capability 9.0) with cuDNN.
 Context make_context(const ContextOptions& options = {});
 
 // Waits until the context's device has done all it was asked.  Throws Error with CUDA's words when something failed.
 void synchronize(Context& ctx);
 
-// How many plans (library primitives, packed layouts) this context has made so far: constant after warm-up.
+// How many plans (library primitives, packed layouts, lists of ranges on a GPU) this context has made so far: constant
+// after warm-up.
 std::int64_t plans_made(const Context& ctx);
 
 }  // namespace caravan::ops

@@ -236,11 +236,11 @@ std::shared_ptr<Allocator> Allocator::host(std::int64_t capacity) {
   }
 }
 
-std::shared_ptr<Allocator> Allocator::meta(std::int64_t capacity) {
+std::shared_ptr<Allocator> Allocator::meta(std::int64_t capacity, int index) {
   if (capacity < 0 || capacity > kMetaCapacity) {
     throw ShapeError(fmt::format("a meta allocator cannot have a capacity of {} bytes", capacity));
   }
-  return std::shared_ptr<Allocator>(new Allocator({DeviceKind::kMeta, 0}, reinterpret_cast<std::byte*>(kMetaBase),
+  return std::shared_ptr<Allocator>(new Allocator({DeviceKind::kMeta, index}, reinterpret_cast<std::byte*>(kMetaBase),
                                                   capacity > 0 ? capacity : kMetaCapacity));
 }
 

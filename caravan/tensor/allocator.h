@@ -87,8 +87,8 @@ class Allocator : public std::enable_shared_from_this<Allocator> {
   // Throws OutOfMemoryError when the address range cannot be had.
   static std::shared_ptr<Allocator> host(std::int64_t capacity = 0);
   // A slab that does not exist: the dry run's.  Its addresses are never touched.  The default capacity is 2^60 bytes,
-  // more than any machine's memory.
-  static std::shared_ptr<Allocator> meta(std::int64_t capacity = 0);
+  // more than any machine's memory.  `index`: of the GPU whose work is tried, for those who ask what it can.
+  static std::shared_ptr<Allocator> meta(std::int64_t capacity = 0, int index = 0);
 
   // A slab of device memory on CUDA device `index`, taken now.  The default capacity is what is free there less a
   // reserve for the libraries' own state; a capacity that was named is had in full.  The device is the calling thread's

@@ -2,7 +2,8 @@
 //
 // Everything on a device runs in order on the calling thread's own stream (cudaStreamPerThread): kernels, copies in and
 // copies out.  So a freed block may be handed out again at once: whoever gets it comes later on the same stream.  The
-// tensors of one allocator are therefore used by one thread at a time, as its context is.
+// tensors of one allocator are therefore used by one thread at a time, as its context is; whoever hands them to another
+// waits for the device first (ops::synchronize), uploads included.
 #pragma once
 
 #include <cstddef>

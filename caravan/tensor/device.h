@@ -7,7 +7,7 @@ namespace caravan {
 
 enum class DeviceKind {
   kHost,
-  kMeta,  // nowhere: addresses are accounted and never touched (the dry run)
+  kMeta,  // nowhere: addresses are accounted and never touched (the dry run); the index is of the GPU it stands for
   kCuda,  // an NVIDIA GPU
 };
 

@@ -18,6 +18,7 @@
 #include "caravan/ops/cuda/element.h"
 #include "caravan/ops/cuda/launch.h"
 #include "caravan/tensor/copy.h"
+#include "caravan/tensor/cuda_memory.h"
 
 namespace caravan::ops::cuda {
 
@@ -103,7 +104,8 @@ void cut(std::vector<Batch>& batches, const Batch& like, const std::vector<std::
     Batch batch = like;
     batch.members.assign(members.begin() + static_cast<std::ptrdiff_t>(begin),
                          members.begin() + static_cast<std::ptrdiff_t>(begin + count));
-    batch.size = static_cast<std::int64_t>(like.ragged ? std::bit_ceil(count) : count);
+    // A power of two, so that batches of any number share plans; never more than scratch allows.
+    batch.size = static_cast<std::int64_t>(like.ragged ? std::min(std::bit_ceil(count), most) : count);
     batches.push_back(std::move(batch));
   }
 }
@@ -224,6 +226,7 @@ std::shared_ptr<SdpaGraph> graph_of(Context& ctx, const SdpaShape& shape) {
     return found->second.graph;
   }
   require_not_recording(ctx, "a graph of cuDNN");
+  cuda_memory::use(ctx.allocator->device().index);  // a dry run asks it too
   std::shared_ptr<SdpaGraph> made;
   try {
     if (plans.cudnn == nullptr) {
@@ -359,6 +362,7 @@ void prepare(Context& ctx, const Call& call) {
   for (Batch& batch : kept_of(ctx, call).batches) {
     if (!batch.lists.defined()) {
       require_not_recording(ctx, "a list of attention ranges");
+      ++state(ctx).plans;
       const std::vector<std::int32_t> values = lists_of(call, batch);
       batch.lists = ctx.allocate(DType::kI32, {static_cast<std::int64_t>(values.size())}, Segment::kWorkspace);
       copy_from_host(batch.lists, std::as_bytes(std::span(values)));

@@ -53,6 +53,7 @@ const DeviceRanges& device_ranges(Context& ctx, const std::vector<AttentionRange
     return *found;
   }
   require_not_recording(ctx, "a list of attention ranges");
+  ++now.plans;
   constexpr std::size_t kKept = 8;
   if (lists.size() >= kKept) {
     lists.pop_back();

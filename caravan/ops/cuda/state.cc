@@ -10,7 +10,7 @@
 namespace caravan::ops {
 
 CudaState::CudaState(const Device& device) {
-  if (device.kind != DeviceKind::kCuda && !cuda_memory::refusal(0).empty()) {
+  if (device.kind != DeviceKind::kCuda && !cuda_memory::refusal(device.index).empty()) {
     return;
   }
   has_gpu = true;

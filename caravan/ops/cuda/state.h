@@ -16,8 +16,8 @@ class AttentionPlans;
 
 class CudaState {
  public:
-  // In a dry run the first GPU is asked, so that the plan is exact where the work will run; where there is none, it is
-  // taken for a Hopper.
+  // In a dry run the GPU that it stands for is asked, so that the plan is exact where the work will run.  Where it
+  // is not there, no other is asked: it is taken for a Hopper as the members say, with cuDNN.
   explicit CudaState(const Device& device);
 
   bool has_gpu = false;

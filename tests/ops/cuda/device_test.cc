@@ -40,6 +40,7 @@ TEST(Device, AThreadWorksOnTheDeviceOfItsContext) {
   const Setting two("CARAVAN_EMULATION_DEVICES", "2");
   Context second = context(1);
   const Tensor there = from_doubles(second, DType::kF32, {4}, {1, 2, 3, 4});
+  synchronize(second);  // before another thread has it
   std::thread([&] {
     EXPECT_EQ(device_of_thread(), 0);
     zero(second, there);
@@ -49,6 +50,7 @@ TEST(Device, AThreadWorksOnTheDeviceOfItsContext) {
     EXPECT_EQ(device_of_thread(), 0);
     zero(second, there);
     EXPECT_EQ(device_of_thread(), 1);
+    synchronize(second);
   }).join();
   EXPECT_EQ(to_doubles(there), (std::vector<double>{0, 0, 0, 0}));
 }
@@ -102,6 +104,60 @@ std::string refusal_of_cudnn(const std::vector<AttentionRange>& ranges) {
   const Tensor lse = make.output(DType::kF32, 8, 1).view;
   attention_grad(ctx, result(), result(), result(), x, x, x, x, x, lse, heads, ranges, 1);
   return refusal;
+}
+
+Context dry_run(int device) {
+  return make_context({.backend = Backend::kCuda, .dry_run = true, .cuda_device = device});
+}
+
+// The gradients of causal sequences of these lengths, as a dry run makes them: which implementation, and the bytes of
+// its scratch.
+struct Tried {
+  std::string implementation;
+  std::int64_t workspace = 0;
+};
+
+Tried try_gradients(Context ctx, const std::vector<std::int64_t>& lengths, const HeadShape& heads) {
+  std::vector<AttentionRange> ranges;
+  std::int64_t rows = 0;
+  for (const std::int64_t length : lengths) {
+    ranges.push_back({rows, rows + length, rows, rows + length, 0});
+    rows += length;
+  }
+  Tried tried;
+  ctx.on_choice = [&](const Choice& choice) { tried.implementation = choice.implementation; };
+  const Tensor wide = ctx.allocate(DType::kBF16, {rows, heads.heads * heads.head_dim});
+  const Tensor narrow = ctx.allocate(DType::kBF16, {rows, heads.kv_heads * heads.head_dim});
+  const auto like = [&](const Tensor& one) { return ctx.allocate(one.dtype(), one.shape()); };
+  const Tensor lse = ctx.allocate(DType::kF32, {rows, heads.heads});
+  attention_grad(ctx, like(wide), like(narrow), like(narrow), wide, wide, narrow, narrow, wide, lse, heads, ranges, 1);
+  tried.workspace = ctx.allocator->use().segments[static_cast<std::size_t>(Segment::kWorkspace)].peak_bytes;
+  return tried;
+}
+
+// An emulated device has no cuDNN; one that is not there is taken to have it.
+TEST(Device, ADryRunAsksTheDeviceThatItStandsForAndNoOther) {
+  const HeadShape heads{1, 1, 64};
+  EXPECT_NE(try_gradients(dry_run(0), {8}, heads).implementation, "cudnn");
+  EXPECT_EQ(try_gradients(dry_run(7), {8}, heads).implementation, "cudnn");
+  const Setting several("CARAVAN_EMULATION_DEVICES", "8");
+  EXPECT_NE(try_gradients(dry_run(7), {8}, heads).implementation, "cudnn");
+  const Setting with_cudnn("CARAVAN_EMULATION_CUDNN", "1");
+  cuda_memory::use(0);
+  EXPECT_EQ(try_gradients(dry_run(7), {8}, heads).implementation, "cudnn");
+  EXPECT_EQ(device_of_thread(), 7);
+}
+
+// Five sequences of 4,096 rows and 28 heads are what cuDNN's scratch may hold.
+TEST(Device, BatchesOfUnlikeSequencesStayBelowTheLimitOfScratch) {
+  const Setting none("CARAVAN_EMULATION_DEVICES", "0");
+  const HeadShape heads{28, 4, 128};
+  const Tried one = try_gradients(dry_run(0), {4096}, heads);
+  EXPECT_EQ(one.implementation, "cudnn");
+  std::vector<std::int64_t> lengths = {4096, 4000, 3900, 3800, 3700};
+  EXPECT_LT(try_gradients(dry_run(0), lengths, heads).workspace, 5 * one.workspace + 4096);
+  lengths.insert(lengths.end(), {3600, 3500, 3400});
+  EXPECT_LT(try_gradients(dry_run(0), lengths, heads).workspace, 5 * one.workspace + 4096);
 }
 
 TEST(Device, CudnnAddsNoGradientsOfSharedKeys) {

@@ -353,11 +353,13 @@ void merge_rows(const AttentionShape& shape, const AttentionMerge& merge) {
       const float other = piece_of(piece)[shape.head_dim];
       state.maximum = other > state.maximum ? other : state.maximum;
     }
+    // Where no piece has a maximum there may be NaN sums, which the factor 0 keeps.
+    const float base = state.maximum > -__builtin_inff() ? state.maximum : 0.0F;
     float* into = piece_of(0);
-    for (std::int64_t piece = 0; piece < merge.pieces && state.maximum > -__builtin_inff(); ++piece) {
+    for (std::int64_t piece = 0; piece < merge.pieces; ++piece) {
       const float* from = piece_of(piece);
       float lanes[kLanes];
-      store(lanes, exp2(set(from[shape.head_dim] - state.maximum)));
+      store(lanes, exp2(set(from[shape.head_dim] - base)));
       state.sum += from[shape.head_dim + 1] * lanes[0];
       for (std::int64_t i = 0; i < shape.head_dim; ++i) {
         into[i] = (piece == 0 ? 0.0F : into[i]) + from[i] * lanes[0];
