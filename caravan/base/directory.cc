@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -11,8 +12,8 @@
 #include <charconv>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string_view>
+#include <utility>
 
 #include "caravan/base/descriptor.h"
 #include "caravan/base/system_error.h"
@@ -107,6 +108,25 @@ void remove_stale_staging(const fs::path& directory) {
     if (process && !runs(*process)) {
       remove_tree(directory / name);
     }
+  }
+}
+
+std::optional<DirectoryLock> DirectoryLock::take(const fs::path& directory) {
+  Descriptor descriptor(directory, O_RDONLY | O_DIRECTORY);
+  if (!descriptor.valid()) {
+    throw_file_error(directory, "cannot be opened", errno);
+  }
+  if (flock(descriptor.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+    return std::nullopt;
+  }
+  return DirectoryLock(descriptor.release());
+}
+
+DirectoryLock::DirectoryLock(DirectoryLock&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
+
+DirectoryLock::~DirectoryLock() {
+  if (descriptor_ >= 0) {
+    close(descriptor_);
   }
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,5 +22,21 @@ void remove_tree(const std::filesystem::path& path);
 // by name: ".NAME.PROCESS.NUMBER.partial".  What a running process of this machine stages stays; this process's own
 // goes, so call it before anything is staged there.  A missing directory is no error.  Throws FileError.
 void remove_stale_staging(const std::filesystem::path& directory);
+
+// Keeps a directory for one holder, in this process or another, as long as the object lives; it goes with the process,
+// however that ends.
+class DirectoryLock {
+ public:
+  // Nothing where somebody else holds it.  On a file system without locks everybody does: there the user must take care.
+  // Throws FileError when the directory cannot be opened.
+  static std::optional<DirectoryLock> take(const std::filesystem::path& directory);
+  DirectoryLock(DirectoryLock&& other) noexcept;
+  DirectoryLock& operator=(DirectoryLock&&) = delete;
+  ~DirectoryLock();
+
+ private:
+  explicit DirectoryLock(int descriptor) : descriptor_(descriptor) {}
+  int descriptor_;
+};
 
 }  // namespace caravan

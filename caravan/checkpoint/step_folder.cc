@@ -99,6 +99,11 @@ std::string complete_text(const std::string& manifest) {
 }
 
 std::string read_vouched_manifest(const fs::path& directory) {
+  std::error_code error;
+  if (!fs::exists(directory / kCompleteFile, error) && !error) {
+    throw FileError(
+        fmt::format("{}: has no {}: a save that was cut off, and no checkpoint", directory.string(), kCompleteFile));
+  }
   const std::string complete = read_text_file(directory / kCompleteFile, 4096);
   const std::string manifest = read_text_file(directory / kManifestFile, kMaxManifestBytes);
   if (complete != complete_text(manifest)) {

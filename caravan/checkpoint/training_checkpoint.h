@@ -113,9 +113,9 @@ class CheckpointReader {
 std::vector<std::int64_t> complete_steps(const std::filesystem::path& folder);
 std::filesystem::path step_directory(const std::filesystem::path& folder, std::int64_t step);
 
-// The newest checkpoint that is whole to the last byte (all of it is read), or nothing when there is none; each damaged
-// one that was passed over is a sentence in `warnings`.  A directory without a COMPLETE is none that was damaged: its
-// save was cut off.  Throws FileError when the folder cannot be listed.
+// The newest checkpoint that is whole to the last byte (all of it is read), or nothing when there is none; each one
+// that was passed over, damaged or its save cut off, is a sentence in `warnings`.  Throws FileError when the folder
+// cannot be listed.
 std::optional<CheckpointReader> open_newest(const std::filesystem::path& folder, std::vector<std::string>& warnings);
 
 }  // namespace caravan::checkpoint

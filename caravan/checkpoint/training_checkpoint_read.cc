@@ -217,10 +217,6 @@ std::optional<CheckpointReader> open_newest(const fs::path& folder, std::vector<
   std::vector<std::int64_t> steps = step_directories(folder);
   for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
     const fs::path directory = step_directory(folder, *step);
-    std::error_code error;
-    if (!fs::exists(directory / kCompleteFile, error) && !error) {
-      continue;  // its save was cut off: never a checkpoint, so not a damaged one
-    }
     try {
       CheckpointReader reader = CheckpointReader::open(directory);
       reader.verify();

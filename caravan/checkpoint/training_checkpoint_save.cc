@@ -1,7 +1,5 @@
 // The writing half of training_checkpoint.h.
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -188,31 +186,15 @@ void prove_writable(const fs::path& folder) {
 struct CheckpointStore::State {
   StoreOptions options;
   bool prepared = false;
-  int lock = -1;  // the folder, opened; the lock goes with it when the process ends, however it ends
+  std::optional<DirectoryLock> lock;  // two runs that save into one folder would remove each other's checkpoints
   StagingBlock staging;
   std::thread writer;
   std::exception_ptr failure;  // the writer's; read once it was joined
   std::atomic<bool> busy{false};
   std::atomic<std::int64_t> newest{kNotLooked};
 
-  void lock_folder();
   void write(const Job& job) noexcept;
 };
-
-// Two runs that save into one folder would remove each other's checkpoints.
-void CheckpointStore::State::lock_folder() {
-  const fs::path& folder = options.folder;
-  lock = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (lock < 0) {
-    throw FileError(fmt::format("{}: cannot be opened: {}", folder.string(), std::generic_category().message(errno)));
-  }
-  // Other refusals are those of file systems without locks, where the user must take care.
-  if (flock(lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-    close(std::exchange(lock, -1));
-    throw FileError(
-        fmt::format("{}: another run saves its checkpoints here; end it or choose another folder", folder.string()));
-  }
-}
 
 void CheckpointStore::State::write(const Job& job) noexcept {
   try {
@@ -234,9 +216,6 @@ CheckpointStore::~CheckpointStore() {
   if (state_->writer.joinable()) {
     state_->writer.join();
   }
-  if (state_->lock >= 0) {
-    close(state_->lock);
-  }
 }
 
 void CheckpointStore::prepare() {
@@ -250,8 +229,13 @@ void CheckpointStore::prepare() {
     throw FileError(fmt::format("{}: the folder for checkpoints cannot be made: {}", folder.string(),
                                 std::generic_category().message(error.value())));
   }
-  if (state_->lock < 0) {
-    state_->lock_folder();
+  if (!state_->lock) {
+    std::optional<DirectoryLock> lock = DirectoryLock::take(folder);
+    if (!lock) {
+      throw FileError(
+          fmt::format("{}: another run saves its checkpoints here; end it or choose another folder", folder.string()));
+    }
+    state_->lock.emplace(std::move(*lock));
   }
   clean_leftovers(folder);
   prove_writable(folder);

@@ -1,10 +1,12 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <iostream>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "caravan/cli/commands.h"
@@ -17,38 +19,75 @@ namespace caravan::cli {
 
 namespace {
 
-// Signal handlers reach nothing but globals; this one is set by them and read between two steps.
+// Signal handlers reach nothing but globals; these are set by them and read between two steps.
 std::atomic<int> stop_signals{0};
+std::atomic<bool> steps_done{false};  // there is something to save
 
+void say(std::string_view sentence) {
+  [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, sentence.data(), sentence.size());
+}
+
+// Nothing on disk is half-written at any moment, so leaving at once harms nothing.
 extern "C" void on_stop_signal(int signal) {
-  // The second time the user means now: nothing on disk is half-written, so leaving at once harms nothing.
-  if (stop_signals.fetch_add(1) > 0) {
+  const int before = stop_signals.fetch_add(1);
+  if (before > 0) {
     _exit(128 + signal);
+  }
+  if (!steps_done) {
+    say("caravan: stopped before a step was done; nothing is lost, the same command begins where this one did\n");
+    _exit(128 + signal);
+  }
+  say("caravan: the run ends when its step is done and saved; once more leaves at once\n");
+}
+
+// Nobody reads standard output any more, which every further line would tell again.
+extern "C" void on_broken_pipe(int signal) {
+  if (!steps_done) {
+    _exit(128 + signal);
+  }
+  int none = 0;
+  if (stop_signals.compare_exchange_strong(none, 1)) {
+    say("caravan: nobody reads the output any more; the run ends when its step is done and saved\n");
   }
 }
 
-// SIGINT and SIGTERM ask for a stop as long as the object lives.
+// SIGINT and SIGTERM, a terminal that is closed and a pipe that nobody reads ask for a stop as long as the object lives.
 class StopSignals {
  public:
   StopSignals() {
     stop_signals = 0;
-    struct sigaction action {};
-    action.sa_handler = on_stop_signal;
-    sigemptyset(&action.sa_mask);
-    action.sa_flags = SA_RESTART;
-    sigaction(SIGINT, &action, &former_int_);
-    sigaction(SIGTERM, &action, &former_term_);
+    steps_done = false;
+    for (Former& one : former_) {
+      struct sigaction action {};
+      action.sa_handler = one.signal == SIGPIPE ? on_broken_pipe : on_stop_signal;
+      sigemptyset(&action.sa_mask);
+      action.sa_flags = SA_RESTART;
+      sigaction(one.signal, &action, &one.action);
+      if (one.signal == SIGHUP && one.action.sa_handler == SIG_IGN) {  // nohup
+        sigaction(one.signal, &one.action, nullptr);
+      }
+    }
   }
   ~StopSignals() {
-    sigaction(SIGINT, &former_int_, nullptr);
-    sigaction(SIGTERM, &former_term_, nullptr);
+    for (const Former& one : former_) {
+      sigaction(one.signal, &one.action, nullptr);
+    }
   }
   StopSignals(const StopSignals&) = delete;
   StopSignals& operator=(const StopSignals&) = delete;
 
+  // Asked after every step.
+  static bool asked() {
+    steps_done = true;
+    return stop_signals > 0;
+  }
+
  private:
-  struct sigaction former_int_ {};
-  struct sigaction former_term_ {};
+  struct Former {
+    int signal;
+    struct sigaction action {};
+  };
+  std::array<Former, 4> former_ = {{{SIGINT}, {SIGTERM}, {SIGHUP}, {SIGPIPE}}};
 };
 
 // The command line with the program as it was typed: build/release/caravan is not found by its bare name.
@@ -67,7 +106,7 @@ int run_train(const ParsedOptions& options, Streams streams) {
   const StopSignals signals;
   train::RunEnvironment environment{streams.out};
   environment.terminal = &streams.out == &std::cout && isatty(STDOUT_FILENO) != 0;
-  environment.stop_requested = [] { return stop_signals.load() > 0; };
+  environment.stop_requested = StopSignals::asked;
   environment.resume_command = resume_command(options);
   if (options.has("--trace")) {
     environment.trace = options.path("--trace");
@@ -94,8 +133,8 @@ Command train_command() {
   spec.description =
       "Reads CONFIG.toml (torchtitan's sections and keys) and flags of the same names, which win; tokenises the data "
       "once; trains; saves checkpoints below job.dump_folder and at the end a Hugging Face directory. The same command "
-      "goes on where a run was stopped. Ctrl-C finishes the step and saves; a second one leaves at once and harms "
-      "nothing.";
+      "goes on where a run was stopped. Ctrl-C (SIGTERM, a closed terminal) finishes the step and saves; a second one "
+      "leaves at once and harms nothing.";
   spec.options = config_options();
   spec.options.push_back({.name = "--print-config",
                           .value_name = "",

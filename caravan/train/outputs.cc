@@ -44,22 +44,29 @@ LoadParts parts_of(const CheckpointSection& section) {
           taken(section.exclude_from_loading, "dataloader"), taken(section.exclude_from_loading, "train_state")};
 }
 
-// The two mistakes that are made with checkpoint.initial_load_path.
+// The mistakes that are made with checkpoint.initial_load_path.
 void require_checkpoint(const fs::path& path) {
-  std::error_code ignored;
-  if (is_checkpoint(path) || !fs::is_directory(path, ignored)) {
+  if (is_checkpoint(path)) {
     return;
   }
-  const std::vector<std::int64_t> steps = checkpoint::complete_steps(path);
-  if (!steps.empty()) {
-    throw ConfigError(
-        fmt::format("checkpoint.initial_load_path {}: is a folder of checkpoints; name one of them, as {}",
-                    path.string(), checkpoint::step_directory(path, steps.back()).string()));
+  const auto refuse = [&](const std::string& why) {
+    throw ConfigError(fmt::format("checkpoint.initial_load_path {}: {}", path.string(), why));
+  };
+  std::error_code ignored;
+  if (!fs::is_directory(path, ignored)) {
+    refuse("there is no such directory; name a checkpoint, as FOLDER/checkpoint/step-100");
+  }
+  for (const fs::path& folder : {path, path / "checkpoint"}) {
+    const std::vector<std::int64_t> steps = checkpoint::complete_steps(folder);
+    if (!steps.empty()) {
+      refuse(fmt::format("is a folder of checkpoints; name one of them, as {}",
+                         checkpoint::step_directory(folder, steps.back()).string()));
+    }
   }
   if (fs::exists(path / "config.json", ignored)) {
-    throw ConfigError(fmt::format(
-        "checkpoint.initial_load_path {}: is a Hugging Face folder; set checkpoint.initial_load_in_hf", path.string()));
+    refuse("is a Hugging Face folder; set checkpoint.initial_load_in_hf");
   }
+  refuse("holds no checkpoint; name one, as FOLDER/checkpoint/step-100");
 }
 
 void require_step(const fs::path& folder, std::int64_t step) {
@@ -89,8 +96,13 @@ Outputs::Outputs(const Config& config)
 
 void Outputs::prepare_folders() {
   make_folder(folder_);
+  // First, for the locks: the folder may be another run's.
+  std::error_code ignored;
   if (config_.checkpoint.enable) {
-    store_.prepare();  // first, for its lock: the folder may be another run's
+    store_.prepare();
+  }
+  if (!config_.checkpoint.enable || !fs::equivalent(folder_, folder_ / config_.checkpoint.folder, ignored)) {
+    lock_folder();
   }
   for (const fs::path& folder :
        {folder_, folder_ / "data", folder_ / "assets", (folder_ / config_.checkpoint.hf_folder).parent_path()}) {
@@ -98,6 +110,15 @@ void Outputs::prepare_folders() {
   }
   // Its own first file proves that the folder can be written to.
   write_text_file(folder_ / "config.toml", print_toml(config_));
+}
+
+void Outputs::lock_folder() {
+  std::optional<DirectoryLock> lock = DirectoryLock::take(folder_);
+  if (!lock) {
+    throw FileError(fmt::format("{}: another run writes into this folder; end it or choose another job.dump_folder",
+                                folder_.string()));
+  }
+  lock_.emplace(std::move(*lock));
 }
 
 void Outputs::keep_assets(std::vector<fs::path>& companions, const model_io::HfConfig& architecture,
@@ -123,21 +144,39 @@ void Outputs::keep_assets(std::vector<fs::path>& companions, const model_io::HfC
   }
 }
 
+// A run that went back leaves the checkpoints above it, and the next one finds them.
+void Outputs::warn_of_higher_steps(std::int64_t step, const LoadParts& parts, std::ostream& out) const {
+  const fs::path folder = folder_ / config_.checkpoint.folder;
+  const bool chosen = config_.checkpoint.load_step >= 0;
+  const std::int64_t newest = checkpoint::complete_steps(folder).back();
+  if ((chosen || !parts.train_state) && newest > step) {
+    out << fmt::format(
+        "warning: {} stays, and a run without checkpoint.{} goes on from the highest step; remove what is above {} if "
+        "that should not be\n",
+        checkpoint::step_directory(folder, newest).string(), chosen ? "load_step" : "exclude_from_loading", step);
+  }
+}
+
+void Outputs::check_start() const {
+  const CheckpointSection& section = config_.checkpoint;
+  const fs::path folder = folder_ / section.folder;
+  if (section.enable && section.load_step >= 0) {
+    require_step(folder, section.load_step);
+  } else if (section.enable && !checkpoint::complete_steps(folder).empty()) {
+    return;  // the run's own come first
+  } else if (!section.initial_load_path.empty() && !section.initial_load_in_hf) {
+    require_checkpoint(section.initial_load_path);
+    checkpoint::CheckpointReader::open(section.initial_load_path);
+  }
+}
+
 std::optional<Resumed> Outputs::resume(Trainer& trainer, std::ostream& out) {
   const CheckpointSection& section = config_.checkpoint;
   const fs::path folder = folder_ / section.folder;
   if (section.enable) {
     std::optional<checkpoint::CheckpointReader> reader;
     if (section.load_step >= 0) {
-      require_step(folder, section.load_step);
       reader = checkpoint::CheckpointReader::open(checkpoint::step_directory(folder, section.load_step));
-      const std::int64_t newest = checkpoint::complete_steps(folder).back();
-      if (newest > section.load_step) {
-        out << fmt::format(
-            "warning: {} stays, and a run without checkpoint.load_step goes on from the highest step; "
-            "remove what is above {} if that should not be\n",
-            checkpoint::step_directory(folder, newest).string(), section.load_step);
-      }
     } else {
       std::vector<std::string> warnings;
       reader = checkpoint::open_newest(folder, warnings);
@@ -150,14 +189,18 @@ std::optional<Resumed> Outputs::resume(Trainer& trainer, std::ostream& out) {
       const bool model_only = parts.optimizer && !holds_optimizer(*reader);
       parts.optimizer = parts.optimizer && !model_only;
       const TrainState state = load_into(trainer, *reader, parts);
-      out << fmt::format("going on from {}: step {}\n", reader->directory().string(), state.step);
+      out << fmt::format("going on from {}: step {}{}\n", reader->directory().string(), state.step,
+                         section.exclude_from_loading.empty()
+                             ? ""
+                             : fmt::format("; afresh, as checkpoint.exclude_from_loading says: {}",
+                                           fmt::join(section.exclude_from_loading, ", ")));
+      warn_of_higher_steps(state.step, parts, out);
       return Resumed{state, /*same_run=*/true, model_only};
     }
   }
   if (section.initial_load_path.empty() || section.initial_load_in_hf) {
     return std::nullopt;
   }
-  require_checkpoint(section.initial_load_path);
   const auto reader = checkpoint::CheckpointReader::open(section.initial_load_path);
   LoadParts parts = parts_of(section);
   if (section.initial_load_model_only) {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "caravan/base/directory.h"
 #include "caravan/checkpoint/training_checkpoint.h"
 #include "caravan/train/config.h"
 #include "caravan/train/resume.h"
@@ -25,8 +26,10 @@ class Outputs {
   explicit Outputs(const Config& config);
 
   // Makes every folder that will be written to and proves that it can be, removes what killed runs were staging there:
-  // before anything costs time.  Writes config.toml.  Throws FileError, also when another run saves here.
+  // before anything costs time.  Writes config.toml.  Throws FileError, also when another run has the folder.
   void prepare_folders();
+  // Whether the checkpoint that the configuration asks for can be one.  Throws ConfigError, FileError, FormatError.
+  void check_start() const;
   // Copies tokenizer files (and, unless the start model has its own, a generation_config.json that samples as
   // [sampling] says) into assets/, where export and `caravan convert` find them.
   void keep_assets(std::vector<std::filesystem::path>& companions, const model_io::HfConfig& architecture,
@@ -56,8 +59,12 @@ class Outputs {
   const std::filesystem::path& folder() const { return folder_; }
 
  private:
+  void lock_folder();
+  void warn_of_higher_steps(std::int64_t step, const LoadParts& parts, std::ostream& out) const;
+
   const Config& config_;
   std::filesystem::path folder_;
+  std::optional<DirectoryLock> lock_;  // on folder_
   checkpoint::CheckpointStore store_;
 };
 

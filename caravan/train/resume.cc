@@ -90,6 +90,7 @@ Json to_json(const TrainState& state) {
   Json json = Json::object();
   json["step"] = state.step;
   json["optimizer_steps"] = state.optimizer_steps;
+  json["schedule_steps"] = state.schedule_steps;
   json["n_tokens_seen"] = state.n_tokens_seen;
   json["next_row"] = state.next_row;
   if (state.loss_scaler) {
@@ -112,6 +113,8 @@ TrainState parse_train_state(const Json& json, const std::string& source) {
   TrainState state;
   state.step = field<std::int64_t>(json, "step", source);
   state.optimizer_steps = field<std::int64_t>(json, "optimizer_steps", source);
+  state.schedule_steps =
+      json.contains("schedule_steps") ? field<std::int64_t>(json, "schedule_steps", source) : state.step;
   state.n_tokens_seen = field<std::int64_t>(json, "n_tokens_seen", source);
   state.next_row = field<std::int64_t>(json, "next_row", source);
   if (json.contains("loss_scale")) {
@@ -155,10 +158,11 @@ TrainState load_into(Trainer& trainer, const checkpoint::CheckpointReader& reade
   }
   TrainState state = saved;
   state.next_row = parts.dataloader ? saved.next_row : 0;
-  state.step = parts.lr_scheduler && parts.train_state ? saved.step : 0;
+  state.step = parts.train_state ? saved.step : 0;
+  state.schedule_steps = parts.lr_scheduler ? saved.schedule_steps : 0;
   state.n_tokens_seen = parts.train_state ? saved.n_tokens_seen : 0;
   state.optimizer_steps = parts.optimizer ? saved.optimizer_steps : 0;
-  trainer.restored(state.step, state.optimizer_steps, state.n_tokens_seen);
+  trainer.restored(state.step, state.optimizer_steps, state.n_tokens_seen, state.schedule_steps);
   if (saved.loss_scaler && parts.optimizer) {
     trainer.set_loss_scale(saved.loss_scaler->scale, saved.loss_scaler->good_steps);
   }

@@ -40,11 +40,12 @@ struct DataIdentity {
   bool operator==(const DataIdentity&) const = default;
 };
 
-// The manifest's state: {"step", "optimizer_steps", "n_tokens_seen", "next_row", "data", "machine", "model"
-// (config.json), "config" (TOML)}.
+// The manifest's state: {"step", "optimizer_steps", "schedule_steps" (without it: step), "n_tokens_seen", "next_row",
+// "data", "machine", "model" (config.json), "config" (TOML)}.
 struct TrainState {
   std::int64_t step = 0;
   std::int64_t optimizer_steps = 0;
+  std::int64_t schedule_steps = 0;  // the learning rate's clock
   std::int64_t n_tokens_seen = 0;
   std::int64_t next_row = 0;
   // Of a run in float16; in the manifest as "loss_scale" and "loss_scale_good_steps".
@@ -61,9 +62,9 @@ TrainState parse_train_state(const Json& json, const std::string& source);
 // Which parts of a checkpoint are taken over.
 struct LoadParts {
   bool optimizer = true;
-  bool lr_scheduler = true;  // the schedule's clock: the step count of the learning rate
+  bool lr_scheduler = true;  // the learning rate's clock
   bool dataloader = true;
-  bool train_state = true;
+  bool train_state = true;  // the numbers of steps and tokens
 };
 
 // Whether there is more in it than weights (checkpoint.last_save_model_only).

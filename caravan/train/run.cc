@@ -141,6 +141,7 @@ class Run {
   TrainState state() const {
     return {trainer_.steps(),
             trainer_.optimizer_steps(),
+            trainer_.schedule_steps(),
             trainer_.tokens_seen(),
             next_row_,
             trainer_.loss_scaler(),
@@ -518,6 +519,7 @@ RunSummary run_training(const Config& config, const RunEnvironment& environment)
   validate(config);
   Outputs outputs(config);
   outputs.prepare_folders();
+  outputs.check_start();
   Prepared prepared = prepare_with_bar(config, environment);
   outputs.keep_assets(prepared.companions, prepared.architecture, !prepared.start);
   ops::Context ctx = context_of(config, 0);

@@ -80,7 +80,7 @@ void Trainer::begin_step(const std::vector<MicroBatch>& batches) {
     result.targets = parallel::count_over_ranks(ctx_, ranks_, result.targets);
     result.tokens = parallel::count_over_ranks(ctx_, ranks_, result.tokens);
   }
-  result.lr = options_.optimizer.lr * optim::lr_factor(options_.schedule, begun.number - 1);
+  result.lr = options_.optimizer.lr * optim::lr_factor(options_.schedule, begun.number - 1 + schedule_ahead_);
   result.loss_scale = scaler_ ? scaler_->scale : 1.0;
 
   const std::array<double, 2> inputs{result.lr, result.targets > 0 ? 1.0 : 0.0};
@@ -247,12 +247,14 @@ std::vector<checkpoint::NamedTensor> Trainer::tensors() const {
   return result;
 }
 
-void Trainer::restored(std::int64_t steps, std::int64_t optimizer_steps, std::int64_t tokens_seen) {
+void Trainer::restored(std::int64_t steps, std::int64_t optimizer_steps, std::int64_t tokens_seen,
+                       std::int64_t schedule_steps) {
   model_.weights->masters_changed(ctx_);
   optimizer_.resume(optimizer_steps);
   const auto moved = static_cast<double>(optimizer_steps);
   copy_from_host(field(record_, ops::kSteps, ops::kSteps), std::as_bytes(std::span(&moved, 1)));
   steps_ = steps;
+  schedule_ahead_ = schedule_steps - steps;
   tokens_seen_ = tokens_seen;
 }
 

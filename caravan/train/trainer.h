@@ -79,8 +79,11 @@ class Trainer {
   // Sums the losses of this rank's micro-batches without changing anything.
   Evaluation evaluate(const std::vector<MicroBatch>& batches);
 
-  // Steps done so far, skipped ones included: the schedule's clock.
+  // Steps done so far, skipped ones included.
   std::int64_t steps() const { return steps_; }
+  // The same, counted from where the learning rate's schedule began: another number only where one of the two was begun
+  // afresh when the other was resumed.
+  std::int64_t schedule_steps() const { return steps_ + schedule_ahead_; }
   std::int64_t tokens_seen() const { return tokens_seen_; }
 
   // Everything that a checkpoint keeps of the model and the optimizer, by Hugging Face's parameter names:
@@ -92,7 +95,9 @@ class Trainer {
   std::vector<checkpoint::NamedTensor> model_tensors() const;
 
   // The masters, and where asked the moments, were written through tensors(): compute views follow.
-  void restored(std::int64_t steps, std::int64_t optimizer_steps, std::int64_t tokens_seen);
+  // `schedule_steps`: where the learning rate's schedule stands.
+  void restored(std::int64_t steps, std::int64_t optimizer_steps, std::int64_t tokens_seen,
+                std::int64_t schedule_steps);
 
   // Of a model in f16; nothing otherwise.  A resumed run sets what the checkpoint kept.
   const std::optional<optim::LossScaler>& loss_scaler() const { return scaler_; }
@@ -146,6 +151,7 @@ class Trainer {
   std::unique_ptr<Recorded> recorded_;  // of the newest shape that came twice in a row
   std::optional<optim::LossScaler> scaler_;
   std::int64_t steps_ = 0;
+  std::int64_t schedule_ahead_ = 0;  // of steps_
   std::int64_t tokens_seen_ = 0;
 };
 

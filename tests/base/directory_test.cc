@@ -43,6 +43,19 @@ TEST(Directory, TreesGoWithoutWhatLinksLeadTo) {
   EXPECT_THROW(remove_tree("/proc/self/status"), FileError);
 }
 
+TEST(DirectoryLock, IsOneHoldersUntilItGoes) {
+  const test::ScratchDirectory scratch;
+  std::optional<DirectoryLock> first = DirectoryLock::take(scratch.path());
+  ASSERT_TRUE(first);
+  EXPECT_FALSE(DirectoryLock::take(scratch.path()));
+  std::optional<DirectoryLock> moved(std::move(first));
+  first.reset();
+  EXPECT_FALSE(DirectoryLock::take(scratch.path()));
+  moved.reset();
+  EXPECT_TRUE(DirectoryLock::take(scratch.path()));
+  EXPECT_THROW(DirectoryLock::take(scratch.path() / "no"), FileError);
+}
+
 TEST(Directory, StaleStagingOfDeadProcessesGoesAndNothingElse) {
   const test::ScratchDirectory scratch;
   const auto staged = [](const std::string& name, pid_t process) {

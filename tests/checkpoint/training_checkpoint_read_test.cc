@@ -208,7 +208,7 @@ TEST(OpenNewest, PassesOverDamagedCheckpointsWithASentenceEach) {
   }
 }
 
-TEST(OpenNewest, PassesOverUnfinishedSavesSilently) {
+TEST(OpenNewest, PassesOverUnfinishedSavesAndSaysSoWhereTheyHaveACheckpointsName) {
   const ScratchDirectory scratch;
   save_steps(scratch.path(), 3);
   fs::remove(scratch.path() / "step-3/COMPLETE");
@@ -219,7 +219,9 @@ TEST(OpenNewest, PassesOverUnfinishedSavesSilently) {
   const auto reader = open_newest(scratch.path(), warnings);
   ASSERT_TRUE(reader);
   EXPECT_EQ(reader->state()["step"], 1);
-  EXPECT_TRUE(warnings.empty());
+  ASSERT_EQ(warnings.size(), 1U);
+  EXPECT_EQ(warnings[0], "the checkpoint of step 3 is passed over: " + (scratch.path() / "step-3").string() +
+                             ": has no COMPLETE: a save that was cut off, and no checkpoint");
   EXPECT_EQ(complete_steps(scratch.path()), (std::vector<std::int64_t>{1}));
 }
 

@@ -215,11 +215,12 @@ std::string ended_badly(const ChildEnd& end) {
   if (end.signal != 0) {
     return "signal " + std::to_string(end.signal) + " ended it: " + end.err;
   }
+  const std::string said = end.err.substr(end.err.starts_with(kEndsSoon) ? kEndsSoon.size() : 0);
   if (end.status == 0) {
-    return end.err.empty() ? "" : "it ended well and complained: " + end.err;
+    return said.empty() ? "" : "it ended well and complained: " + end.err;
   }
-  const bool one_line = std::ranges::count(end.err, '\n') == 1 && end.err.back() == '\n';
-  if (!end.err.starts_with("caravan: ") || !one_line || end.err.size() < 30) {
+  const bool one_line = std::ranges::count(said, '\n') == 1 && said.back() == '\n';
+  if (!said.starts_with("caravan: ") || !one_line || said.size() < 30) {
     return "its end is not told in one sentence: " + end.err;
   }
   return "";

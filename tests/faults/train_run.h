@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tests/faults/faults.h"
@@ -70,7 +71,12 @@ std::string leftovers(const std::filesystem::path& folder);
 // the directory for it was made, before the rename of its COMPLETE.
 bool inside_a_save(const std::filesystem::path& trace);
 
-// "" when the program ended by itself with one sentence and a status that is not 0, or well and without one.
+// What the program says at once when a signal stops it between its first step and its last.
+inline constexpr std::string_view kEndsSoon =
+    "caravan: the run ends when its step is done and saved; once more leaves at once\n";
+
+// "" when the program ended by itself with one sentence and a status that is not 0, or well and without one; kEndsSoon
+// may come before.
 std::string ended_badly(const ChildEnd& end);
 
 // Runs the same command again without faults: what is wrong with its end, its results or its folder.

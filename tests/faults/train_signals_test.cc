@@ -39,13 +39,13 @@ ChildLimits signal_at(const std::string& after, int signal) {
 }
 
 class StopSignal : public testing::TestWithParam<int> {};
-INSTANTIATE_TEST_SUITE_P(TrainingStopped, StopSignal, testing::Values(SIGINT, SIGTERM));
+INSTANTIATE_TEST_SUITE_P(TrainingStopped, StopSignal, testing::Values(SIGINT, SIGTERM, SIGHUP));
 
 TEST_P(StopSignal, FinishesTheStepSavesAndTellsTheCommandThatGoesOn) {
   const RunScratch scratch;
   const ChildEnd end = train(scratch.run(), long_run(), {}, signal_at("step: 7 ", GetParam()));
   ASSERT_EQ(end.status, 0) << end.err;
-  EXPECT_EQ(end.err, "");
+  EXPECT_EQ(end.err, kEndsSoon);
   const std::int64_t stopped = last_line(scratch.run());
   ASSERT_LT(stopped, kSteps);
   EXPECT_EQ(newest_checkpoint(scratch.run()).step, stopped);
@@ -57,6 +57,53 @@ TEST_P(StopSignal, FinishesTheStepSavesAndTellsTheCommandThatGoesOn) {
   EXPECT_EQ(on.status, 0) << on.err;
   EXPECT_TRUE(contains(on.out, "step-" + std::to_string(stopped) + ": step " + std::to_string(stopped))) << on.out;
   EXPECT_EQ(difference(scratch.run(), long_run()), "");
+}
+
+TEST_P(StopSignal, BeforeTheFirstStepIsDoneLeavesAtOnceWithAWord) {
+  const RunScratch scratch;
+  const FaultPlan blocked{.call = "fsync", .fail_at = 1, .delay_ms = 20'000, .under = scratch.run()};
+  ChildLimits limits;
+  const Clock::time_point begin = Clock::now();
+  Clock::time_point sent{};
+  limits.watch = [&](pid_t child, const std::string&) {
+    if (sent == Clock::time_point{} && Clock::now() - begin > milliseconds(500)) {
+      kill(child, GetParam());
+      sent = Clock::now();
+    }
+  };
+  const ChildEnd end = train(scratch.run(), long_run(), blocked, limits);
+  ASSERT_NE(sent, Clock::time_point{}) << "nothing was blocked";
+  EXPECT_LT(Clock::now() - sent, milliseconds(500));
+  EXPECT_EQ(end.status, 128 + GetParam());
+  EXPECT_EQ(ended_badly(end), "");
+  EXPECT_TRUE(contains(end.err, "stopped before a step was done")) << end.err;
+}
+
+TEST(TrainingInterrupted, NohupKeepsItsWord) {
+  const RunScratch scratch;
+  const RunSettings settings = long_run();
+  std::vector<std::string> command = {"/bin/sh", "-c", "trap '' HUP; exec \"$@\"", "sh"};
+  const std::vector<std::string> own = train_command(scratch.run(), settings);
+  command.insert(command.end(), own.begin(), own.end());
+  const ChildEnd end = run_with_faults(command, {}, signal_at("step: 7 ", SIGHUP));
+  EXPECT_EQ(end.status, 0) << end.err;
+  EXPECT_EQ(end.err, "");
+  EXPECT_EQ(difference(scratch.run(), settings), "");
+}
+
+TEST(TrainingInterrupted, AReaderThatGoesAwayLosesNoStep) {
+  const RunScratch scratch;
+  const RunSettings settings = long_run();
+  std::vector<std::string> command = {
+      "/bin/sh", "-c", "\"$@\" | while read -r line; do case $line in 'step: 7 '*) exit;; esac; done", "sh"};
+  const std::vector<std::string> own = train_command(scratch.run(), settings);
+  command.insert(command.end(), own.begin(), own.end());
+  const ChildEnd end = run_with_faults(command, {});
+  EXPECT_TRUE(contains(end.err, "nobody reads the output any more")) << end.err;
+  const std::int64_t stopped = last_line(scratch.run());
+  ASSERT_LT(stopped, kSteps);
+  EXPECT_EQ(newest_checkpoint(scratch.run()).step, stopped);
+  EXPECT_EQ(wrong_after_rerun(scratch.run(), settings), "");
 }
 
 // The N-th fsync below the checkpoints is the first one of the save of `step`.

@@ -1,4 +1,4 @@
-// Whole runs: torch's losses out of a Hugging Face directory, resuming, exports, and what must be refused.
+// Whole runs: torch's losses out of a Hugging Face directory, resuming, exports.
 #include "caravan/train/run.h"
 
 #include <fmt/format.h>
@@ -6,107 +6,23 @@
 
 #include <atomic>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "caravan/base/error.h"
-#include "caravan/base/file.h"
-#include "caravan/base/json.h"
 #include "caravan/checkpoint/training_checkpoint.h"
 #include "caravan/model_io/compare.h"
 #include "caravan/tokenizer/bpe_trainer.h"
 #include "caravan/train/config_keys.h"
 #include "caravan/train/resume.h"
-#include "tests/support/device.h"
-#include "tests/support/scratch.h"
 #include "tests/support/source_folder.h"
+#include "tests/train/train_run.h"
 
 namespace caravan::train {
 namespace {
 
-namespace fs = std::filesystem;
-
 fs::path golden(const std::string& name) {
   return test::source_folder() / "tests" / "golden" / "models" / name;
 }
-
-Json read_json(const fs::path& path) {
-  return parse_json(read_text_file(path, 1 << 24), path.string());
-}
-
-// The lines of metrics.jsonl that are steps.
-std::vector<Json> step_lines(const fs::path& folder) {
-  std::vector<Json> result;
-  std::istringstream lines(test::read_file(folder / "metrics.jsonl"));
-  for (std::string line; std::getline(lines, line);) {
-    Json json = parse_json(line, "metrics.jsonl");
-    if (json.contains("loss")) {
-      result.push_back(std::move(json));
-    }
-  }
-  return result;
-}
-
-struct Ran {
-  RunSummary summary;
-  std::string out;
-};
-
-Ran run(const Config& config, const std::function<bool()>& stop = {}) {
-  std::ostringstream out;
-  RunEnvironment environment{out};
-  environment.stop_requested = stop;
-  Ran result;
-  result.summary = run_training(config, environment);
-  result.out = out.str();
-  return result;
-}
-
-// Sixty documents of ids over the tiny model's vocabulary.
-void write_ids(const fs::path& path, std::int32_t vocabulary = 131) {
-  std::string text;
-  for (int i = 0; i < 60; ++i) {
-    Json ids = Json::array();
-    for (int j = 0; j < 9 + (i * 5) % 23; ++j) {
-      ids.push_back((3 * (j % 7) + i % 2) % vocabulary);
-    }
-    text += Json{{"ids", ids}}.dump() + "\n";
-  }
-  test::write_file(path, text);
-}
-
-class TrainRun : public testing::Test {
- protected:
-  TrainRun() {
-    write_ids(scratch_.path() / "data.jsonl");
-    config_.job.dump_folder = (scratch_.path() / "run").string();
-    config_.model.flavor = "tiny";
-    config_.training.dataset_path = {(scratch_.path() / "data.jsonl").string()};
-    config_.training.seq_len = 32;
-    config_.training.local_batch_size = 2;
-    config_.training.steps = 6;
-    config_.training.threads = 1;
-    config_.training.device = test::on_cuda() ? "cuda" : "cpu";
-    config_.training.mixed_precision_param = "float32";
-    config_.optimizer.lr = 1e-2;
-    config_.lr_scheduler.warmup_steps = 2;
-    config_.checkpoint.interval = 2;
-  }
-
-  fs::path folder() const { return config_.job.dump_folder; }
-  fs::path folder(const char* name) const { return scratch_.path() / name; }
-
-  // Where a run asked to stop after an odd step ends: a GPU is at the next one by then, up to which steps are saved.
-  static std::int64_t stop_of(std::int64_t step) { return test::on_cuda() ? step + 1 : step; }
-
-  // Stops after the step was done so many times.
-  static std::function<bool()> stop_after(int steps) {
-    return [steps, done = 0]() mutable { return ++done >= steps; };
-  }
-
-  test::ScratchDirectory scratch_;
-  Config config_;
-};
 
 double difference(const fs::path& a, const fs::path& b) {
   double worst = 0.0;
@@ -240,6 +156,40 @@ TEST_F(TrainRun, StoppedAndResumedGivesTheBitsOfAnUndisturbedRun) {
   }
 }
 
+// torchtitan's parts: the schedule has a clock of its own.
+TEST_F(TrainRun, WhatIsExcludedFromLoadingBeginsAfresh) {
+  config_.lr_scheduler.decay_ratio = 0.0;  // warm-up in two steps, then the whole rate
+  config_.lr_scheduler.total_steps = 50;
+  run(config_);
+  config_.training.steps = 8;
+  config_.checkpoint.exclude_from_loading = {"lr_scheduler"};
+  const Ran afresh = run(config_);
+  EXPECT_NE(afresh.out.find("step-6: step 6; afresh, as checkpoint.exclude_from_loading says: lr_scheduler\n"),
+            std::string::npos)
+      << afresh.out;
+  const std::vector<Json> lines = step_lines(folder());
+  ASSERT_EQ(lines.size(), 8U);
+  EXPECT_EQ(lines[5].at("lr"), 1e-2);
+  EXPECT_EQ(lines[6].at("lr"), 5e-3);
+  EXPECT_EQ(lines[7].at("lr"), 1e-2);
+  EXPECT_EQ(lines[7].at("n_tokens_seen"), 8 * 2 * 32);
+  // What was begun afresh goes on where it stands.
+  config_.training.steps = 9;
+  config_.lr_scheduler.warmup_steps = 4;
+  config_.checkpoint.exclude_from_loading.clear();
+  run(config_);
+  EXPECT_EQ(step_lines(folder()).back().at("lr"), 7.5e-3);
+
+  config_.checkpoint.exclude_from_loading = {"train_state"};
+  config_.training.steps = 1;
+  const Ran counted_anew = run(config_);
+  EXPECT_NE(counted_anew.out.find("step-9 stays, and a run without checkpoint.exclude_from_loading goes on from"),
+            std::string::npos)
+      << counted_anew.out;
+  ASSERT_EQ(step_lines(folder()).size(), 1U);
+  EXPECT_EQ(step_lines(folder()).back().at("lr"), 1e-2);
+}
+
 TEST_F(TrainRun, RunAgainAfterItFinishedChangesNothing) {
   run(config_);
   const auto written = fs::last_write_time(folder() / "model" / "model.safetensors");
@@ -310,28 +260,6 @@ TEST_F(TrainRun, FallsBackToTheNewestWholeCheckpoint) {
   EXPECT_EQ(again.summary.step, 6);
 }
 
-TEST_F(TrainRun, RefusesACheckpointOfAnotherModel) {
-  run(config_);
-  config_.model.intermediate_size = 96;
-  const std::string message = test::message_of<ConfigError>([&] { run(config_); });
-  EXPECT_NE(message.find("of another model"), std::string::npos) << message;
-}
-
-// Matrices of four heads of 8 and of two heads of 16 have the same shapes.
-TEST_F(TrainRun, RefusesACheckpointWithOtherHeadsAndWarnsOfAnotherRope) {
-  run(config_);
-  Config theta = config_;
-  theta.training.steps = 7;
-  theta.model.rope_theta = 500.0;
-  EXPECT_NE(run(theta).out.find("warning: the model's rope_theta was 10000.0 and is 500.0 now"), std::string::npos);
-  config_.training.steps = 8;
-  config_.model.num_attention_heads = 2;
-  config_.model.num_key_value_heads = 1;
-  config_.model.head_dim = 16;
-  const std::string message = test::message_of<ConfigError>([&] { run(config_); });
-  EXPECT_NE(message.find("num_attention_heads was 4, here it is 2"), std::string::npos) << message;
-}
-
 TEST_F(TrainRun, EpochsDecideTheNumberOfSteps) {
   config_.training.steps.reset();
   config_.training.epochs = 2;
@@ -376,26 +304,6 @@ TEST_F(TrainRun, ValidatesOnWhatItHoldsOut) {
     }
   }
   EXPECT_EQ(steps, (std::vector<std::int64_t>{1, 3, 6}));
-}
-
-TEST_F(TrainRun, LeavesARunningRunsFilesAlone) {
-  run(config_);
-  checkpoint::CheckpointStore other({folder() / "checkpoint"});
-  other.prepare();
-  const std::string saved = test::read_file(folder() / "config.toml");
-  config_.training.steps = 8;
-  EXPECT_NE(test::message_of<FileError>([&] { run(config_); }).find("another run"), std::string::npos);
-  EXPECT_EQ(test::read_file(folder() / "config.toml"), saved);
-}
-
-TEST_F(TrainRun, TellsWhatInitialLoadPathShouldHaveBeen) {
-  run(config_);
-  Config second = config_;
-  second.job.dump_folder = folder("second").string();
-  second.checkpoint.initial_load_path = (folder() / "checkpoint").string();
-  EXPECT_NE(test::message_of<ConfigError>([&] { run(second); }).find("step-6"), std::string::npos);
-  second.checkpoint.initial_load_path = (folder() / "model").string();
-  EXPECT_NE(test::message_of<ConfigError>([&] { run(second); }).find("initial_load_in_hf"), std::string::npos);
 }
 
 TEST_F(TrainRun, GreedySamplesMakeAGreedyGenerationConfig) {
@@ -468,98 +376,6 @@ TEST_P(AdamWThroughTheRun, TenStepsFromAHuggingFaceDirectoryAreTorchs) {
     EXPECT_EQ(lines[i].at("lr").get<double>(), config.optimizer.lr);
   }
 }
-
-struct Mistake {
-  const char* name;
-  std::function<void(Config&, const fs::path& scratch)> make;
-  const char* expected;  // part of the sentence
-};
-
-class TrainMistakes : public TrainRun, public testing::WithParamInterface<Mistake> {};
-
-TEST_P(TrainMistakes, AreRefusedInOneSentenceBeforeTheFirstStep) {
-  GetParam().make(config_, scratch_.path());
-  const std::string message = test::message_of<Error>([&] { run(config_); });
-  EXPECT_NE(message.find(GetParam().expected), std::string::npos) << message;
-  EXPECT_FALSE(fs::exists(folder() / "metrics.jsonl"));
-}
-
-INSTANTIATE_TEST_SUITE_P(
-    Train, TrainMistakes,
-    testing::Values(
-        Mistake{"NoData", [](Config& c, const fs::path&) { c.training.dataset_path.clear(); }, "dataset_path"},
-        Mistake{"MissingData", [](Config& c, const fs::path&) { c.training.dataset_path = {"/nowhere/at/all"}; },
-                "/nowhere/at/all"},
-        Mistake{"EmptyData",
-                [](Config& c, const fs::path& p) {
-                  test::write_file(p / "empty.jsonl", "");
-                  c.training.dataset_path = {(p / "empty.jsonl").string()};
-                },
-                "empty"},
-        Mistake{"LessThanARow", [](Config& c, const fs::path&) { c.training.seq_len = 4096; }, "less than one row"},
-        Mistake{"IdOutsideTheVocabulary",
-                [](Config& c, const fs::path& p) {
-                  test::write_file(p / "bad.jsonl", "{\"ids\": [1, 2]}\n{\"ids\": [5, 131]}\n");
-                  c.training.dataset_path = {(p / "bad.jsonl").string()};
-                },
-                "131"},
-        Mistake{"CorruptLine",
-                [](Config& c, const fs::path& p) {
-                  test::write_file(p / "bad.jsonl", "{\"ids\": [1, 2]}\n{\"ids\": [5, }\n");
-                  c.training.dataset_path = {(p / "bad.jsonl").string()};
-                },
-                "bad.jsonl"},
-        Mistake{"TextWithoutTokenizer",
-                [](Config& c, const fs::path& p) {
-                  test::write_file(p / "a.txt", "some text");
-                  c.training.dataset_path = {(p / "a.txt").string()};
-                },
-                "tokenizer"},
-        Mistake{"NothingToPredict",
-                [](Config& c, const fs::path& p) {
-                  std::string text;
-                  for (int i = 0; i < 100; ++i) {
-                    text += "{\"ids\": [7]}\n";
-                  }
-                  test::write_file(p / "ones.jsonl", text);
-                  c.training.dataset_path = {(p / "ones.jsonl").string()};
-                },
-                "nothing to predict"},
-        Mistake{"RowsOfOneId", [](Config& c, const fs::path&) { c.training.seq_len = 1; }, "needs two ids"},
-        Mistake{"SamplesWithoutTokenizer",
-                [](Config& c, const fs::path&) {
-                  c.sampling.freq = 2;
-                  c.sampling.prompts = {"To be"};
-                },
-                "no tokenizer"},
-        Mistake{"WidthThatHeadsDoNotDivide", [](Config& c, const fs::path&) { c.model.hidden_size = 66; },
-                "no multiple of num_attention_heads"},
-        Mistake{"ImpossibleHeads",
-                [](Config& c, const fs::path&) {
-                  c.model.num_attention_heads = 3;
-                  c.model.num_key_value_heads = 2;
-                },
-                "num_key_value_heads"},
-        Mistake{"UnevenGlobalBatch", [](Config& c, const fs::path&) { c.training.global_batch_size = 3; },
-                "global_batch_size"},
-        Mistake{"SequencesBeyondTheModel",
-                [](Config& c, const fs::path& p) {
-                  std::string ids;
-                  for (int i = 0; i < 400; ++i) {
-                    ids += (i == 0 ? "" : ", ") + std::to_string(i % 131);
-                  }
-                  test::write_file(p / "long.jsonl", "{\"ids\": [" + ids + "]}\n");
-                  c.training.dataset_path = {(p / "long.jsonl").string()};
-                  c.training.seq_len = 300;
-                },
-                "max_position_embeddings"},
-        Mistake{"FolderInTheWay",
-                [](Config& c, const fs::path& p) {
-                  test::write_file(p / "file", "");
-                  c.job.dump_folder = (p / "file" / "run").string();
-                },
-                "file"}),
-    [](const auto& info) { return info.param.name; });
 
 }  // namespace
 }  // namespace caravan::train

@@ -154,6 +154,7 @@ TEST(Trainer, GoesOnFromACheckpointToTheBit) {
     TrainState state;
     state.step = first.trainer.steps();
     state.optimizer_steps = first.trainer.optimizer_steps();
+    state.schedule_steps = first.trainer.schedule_steps();
     state.n_tokens_seen = first.trainer.tokens_seen();
     state.next_row = 12;
     state.loss_scaler = first.trainer.loss_scaler();
@@ -288,7 +289,7 @@ std::vector<MicroBatch> sequence_of_lost_gradients(Trainer& trainer) {
   std::fill_n(values.begin() + static_cast<std::ptrdiff_t>(kLost * width), width,
               std::numeric_limits<float>::quiet_NaN());
   copy_from_host(table.master, std::as_bytes(std::span(values)));
-  trainer.restored(0, 0, 0);  // what products read follows
+  trainer.restored(0, 0, 0, 0);  // what products read follows
   std::vector<MicroBatch> batches = sequence({1, 2, 3, kLost});
   batches[0].layout = pack(std::vector<std::int64_t>{3, 1});
   batches[0].targets[2] = kIgnoredTarget;
@@ -309,7 +310,7 @@ TEST(Trainer, AScaleThatNothingFitsUnderIsAnError) {
 TEST(Trainer, ALossThatIsNoNumberIsNotTakenForAnOverflow) {
   TrainerRun run(DType::kF16);
   poison(run.trainer);
-  run.trainer.restored(0, 0, 0);  // what products read follows
+  run.trainer.restored(0, 0, 0, 0);  // what products read follows
   const std::string message = test::message_of<NonFiniteError>([&] { run.trainer.step(run.batch(0)); });
   EXPECT_NE(message.find("step 1: the loss is nan"), std::string::npos) << message;
   EXPECT_EQ(run.trainer.steps(), 0);
