@@ -4,9 +4,15 @@
 #include <functional>
 #include <memory>
 
+#include "caravan/base/error.h"
 #include "caravan/ops/context.h"
 
 namespace caravan::ops {
+
+// A body asks for something that was made before and is gone, or was never made: it has to be run once more as it is.
+class NotRecordableError : public Error {
+  using Error::Error;
+};
 
 // On a GPU the ops of `body` become one CUDA graph: a step costs the host one launch.  Elsewhere, and where the context's
 // record_graphs is false, run() calls body.
@@ -19,7 +25,7 @@ class Graph {
   using Body = std::function<void(Context&)>;
 
   // Records, and runs nothing.  The tensors that body reads and writes, and ctx, must outlive the graph.
-  // Throws what body throws, and Error with CUDA's words or when body keeps memory.
+  // Throws what body throws, NotRecordableError, and Error with CUDA's words or when body keeps memory.
   Graph(Context& ctx, Body body);
   ~Graph();
   Graph(const Graph&) = delete;

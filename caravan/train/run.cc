@@ -304,7 +304,7 @@ class Run {
     metrics.epoch = static_cast<double>(next_row_) / static_cast<double>(rows_per_epoch_);
     files.step(metrics);
     console.step(metrics);
-    if (!result.applied && trainer_.loss_scaler()) {
+    if (!result.applied && trainer_.loss_scaler() && std::isfinite(result.loss)) {
       console.line(fmt::format("step {}: gradients overflowed float16; the step was skipped, the loss scale is now {}",
                                metrics.step, trainer_.loss_scaler()->scale));
     } else if (!result.applied) {

@@ -111,17 +111,30 @@ void Trainer::ask(const std::vector<MicroBatch>& batches, const ops::StepRule& r
     shape.layouts.push_back(batch.layout);
   }
   if (!may_record() || shape != last_shape_) {
-    last_shape_ = std::move(shape);
+    last_shape_ = {};
     run(ctx_, parallel::place(ctx_, batches), rule);
+    last_shape_ = std::move(shape);
     return;
   }
   // A recording packs its weights itself, where it did when it was made.
   model_.weights->release_packed();
+  try {
+    repeat(shape, batches, rule);
+  } catch (const ops::NotRecordableError&) {
+    // What it reads was pushed out since by other shapes, of an evaluation perhaps: this step makes it again.
+    recorded_.reset();
+    model_.weights->release_packed();
+    run(ctx_, parallel::place(ctx_, batches), rule);
+  }
+}
+
+void Trainer::repeat(const Shape& shape, const std::vector<MicroBatch>& batches, const ops::StepRule& rule) {
   if (recorded_ == nullptr || recorded_->shape != shape) {
     recorded_.reset();  // its memory first
-    recorded_ = std::make_unique<Recorded>(shape, parallel::place(ctx_, batches));
-    recorded_->graph = std::make_unique<ops::Graph>(
-        ctx_, [this, &placed = recorded_->batches, rule](ops::Context& ctx) { run(ctx, placed, rule); });
+    auto made = std::make_unique<Recorded>(shape, parallel::place(ctx_, batches));
+    made->graph = std::make_unique<ops::Graph>(
+        ctx_, [this, &placed = made->batches, rule](ops::Context& ctx) { run(ctx, placed, rule); });
+    recorded_ = std::move(made);
   } else {
     for (std::size_t i = 0; i < batches.size(); ++i) {
       copy_from_host(recorded_->batches[i].ids, std::as_bytes(std::span(batches[i].ids)));
@@ -178,8 +191,8 @@ StepResult Trainer::finish_step() {
       refuse_or_skip(begun);
       result.applied = false;
     }
-    if (scaler_) {
-      scaler_->update(finite);
+    if (scaler_ && std::isfinite(result.loss)) {
+      scaler_->update(finite);  // a loss that is no number says nothing of it
     }
     optimizer_.resume(static_cast<std::int64_t>(record[ops::kSteps]));
   }

@@ -132,6 +132,7 @@ class Trainer {
 
   // Asks for a step: the second of a shape in a row is recorded, those after it repeat the recording.
   void ask(const std::vector<MicroBatch>& batches, const ops::StepRule& rule);
+  void repeat(const Shape& shape, const std::vector<MicroBatch>& batches, const ops::StepRule& rule);
   bool may_record() const;
   // All that the device does in a step, its sums in record_.
   void run(ops::Context& ctx, const std::vector<parallel::PlacedBatch>& batches, const ops::StepRule& rule);

@@ -440,6 +440,32 @@ TEST_P(RepeatedSteps, AreTheStepsAskedForOneByOneToTheBit) {
 INSTANTIATE_TEST_SUITE_P(Dtypes, RepeatedSteps, testing::Values(DType::kF32, DType::kBF16, DType::kF16),
                          [](const auto& info) { return std::string(to_string(info.param)); });
 
+// What a recording reads may be pushed out of its caches by other shapes between steps.
+TEST(Trainer, RepeatedStepsOutliveEvaluationsOfManyShapes) {
+  TrainerRun recorded;
+  TrainerRun asked;
+  asked.ctx.record_graphs = false;
+  for (int step = 0; step < 6; ++step) {
+    for (TrainerRun* run : {&recorded, &asked}) {
+      run->trainer.step(sequence({1 + step, 2, 3, 4, 5, 6 + step}));
+      for (std::int32_t length = 2; (step == 0 || step == 3) && length < 24; ++length) {
+        run->trainer.evaluate(sequence(std::vector<std::int32_t>(static_cast<std::size_t>(length), 3)));
+      }
+    }
+    EXPECT_EQ(recorded.everything(), asked.everything()) << step;
+  }
+}
+
+TEST(Trainer, ASkippedLossThatIsNoNumberLeavesTheLossScale) {
+  TrainerOptions options = options_of(10);
+  options.skip_non_finite = true;
+  TrainerRun run(DType::kF16, options);
+  poison(run.trainer);
+  run.trainer.restored(0, 0, 0, 0);  // what products read follows
+  EXPECT_FALSE(run.trainer.step(run.batch(0)).applied);
+  EXPECT_EQ(run.trainer.loss_scaler()->scale, 65536.0);
+}
+
 TEST(Trainer, OfAModelInFloat16OneStepIsUnderWayAtATime) {
   TrainerRun run(DType::kF16);
   run.trainer.begin_step(run.batch(0));

@@ -5,6 +5,7 @@
 
 #include "caravan/base/error.h"
 #include "caravan/ops/args.h"
+#include "caravan/ops/graph.h"
 #include "caravan/tensor/cuda_memory.h"
 
 namespace caravan::ops {
@@ -39,7 +40,7 @@ void keep_for_graph(Context& ctx, std::shared_ptr<const void> used) {
 
 void require_not_recording(const Context& ctx, const char* what) {
   if (ctx.kept != nullptr) {
-    throw Error(std::string("a graph cannot be recorded: ") + what + " was not made before");
+    throw NotRecordableError(std::string("a graph cannot be recorded: ") + what + " was not made before");
   }
 }
 

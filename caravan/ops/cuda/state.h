@@ -40,7 +40,7 @@ CudaState& state(Context& ctx);
 // What a recorded graph reads besides its body's tensors: held by the graph from now on.  A no-op where nothing is
 // recorded.
 void keep_for_graph(Context& ctx, std::shared_ptr<const void> used);
-// Throws Error while a graph is recorded: `what` should have been made before.
+// Throws NotRecordableError while a graph is recorded: `what` should have been made before.
 void require_not_recording(const Context& ctx, const char* what);
 
 // Everything runs on the calling thread's own stream, in the order it was asked for (tensor/cuda_memory.h).
