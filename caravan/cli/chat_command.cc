@@ -24,7 +24,6 @@
 #include "caravan/model_io/model_tokenizer.h"
 #include "caravan/tokenizer/chat_template.h"
 #include "caravan/tokenizer/tokenizer.h"
-#include "caravan/train/resume.h"
 
 namespace caravan::cli {
 
@@ -255,10 +254,6 @@ class Chat {
 // What a conversation cannot do without, told apart in one sentence each.
 tokenizer::ChatTemplate template_of(const ParsedOptions& options) {
   const std::string shown = options.text("--model");
-  if (train::is_checkpoint(options.path("--model"))) {
-    throw InputError(fmt::format("{}: is a checkpoint of a training; make a model of it with: caravan convert {} DIR",
-                                 shown, shell_word(shown)));
-  }
   std::optional<tokenizer::ChatTemplate> found = model_io::load_chat_template(options.path("--model"));
   if (!found) {
     throw InputError(
@@ -270,8 +265,8 @@ tokenizer::ChatTemplate template_of(const ParsedOptions& options) {
 }
 
 int run_chat(const ParsedOptions& options, Streams streams) {
-  const tokenizer::ChatTemplate chat_template = template_of(options);
   const model_io::HfConfig config = model_io::read_model_config(options.path("--model"));
+  const tokenizer::ChatTemplate chat_template = template_of(options);
   const model_io::GenerationConfig generation = generation_of(options);
   const tokenizer::Tokenizer words = model_io::load_tokenizer(options.path("--model"));
   generate::ChatOptions how;

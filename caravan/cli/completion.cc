@@ -256,8 +256,8 @@ std::string zsh_action(const OptionSpec& spec) {
 
 std::string zsh_option(const OptionSpec& spec) {
   const bool flag = !needs_value(spec);
-  return quoted(
-      fmt::format("{}{}[{}]{}", spec.name, flag ? "" : "=", zsh_escaped(spec.help), flag ? "" : zsh_action(spec)));
+  return quoted(fmt::format("{}{}{}[{}]{}", spec.repeatable ? "*" : "", spec.name, flag ? "" : "=",
+                            zsh_escaped(spec.help), flag ? "" : zsh_action(spec)));
 }
 
 // The _arguments call of one command, indented.

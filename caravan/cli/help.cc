@@ -67,6 +67,9 @@ Row row_of(const OptionSpec& spec) {
     text += fmt::format(": {} {}", spec.kind == OptionKind::kChoiceList ? "a comma-separated list of" : "one of",
                         fmt::join(spec.choices, ", "));
   }
+  if (spec.repeatable) {
+    text += "; may be given several times";
+  }
   if (spec.required) {
     text += spec.positional ? "" : " (required)";
   } else if (!spec.default_note.empty() || !spec.default_value.empty()) {

@@ -4,14 +4,18 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <ostream>
+#include <set>
+#include <string>
 
 #include "caravan/base/error.h"
 #include "caravan/base/text.h"
 #include "caravan/checkpoint/gguf.h"
 #include "caravan/checkpoint/safetensors.h"
+#include "caravan/checkpoint/training_checkpoint.h"
 #include "caravan/cli/commands.h"
 #include "caravan/cli/shared_options.h"
 #include "caravan/model_io/inspect.h"
+#include "caravan/train/resume.h"
 
 namespace caravan::cli {
 
@@ -198,6 +202,7 @@ void print_gguf(Streams streams, const checkpoint::GgufHeader& header) {
 }
 
 int inspect_model(const ParsedOptions& options, Streams streams, const std::filesystem::path& path, Json json);
+int inspect_checkpoint(const ParsedOptions& options, Streams streams, const std::filesystem::path& path);
 
 int inspect_gguf(const ParsedOptions& options, Streams streams, const std::filesystem::path& path) {
   const checkpoint::GgufFile file = checkpoint::GgufFile::open(path);
@@ -216,7 +221,52 @@ int run_inspect(const ParsedOptions& options, Streams streams) {
   if (std::filesystem::is_regular_file(path, ignored)) {
     return inspect_file(options, streams, path);
   }
+  if (train::is_checkpoint(path)) {
+    return inspect_checkpoint(options, streams, path);
+  }
   return inspect_model(options, streams, path, Json());
+}
+
+// A training's checkpoint: where the training stood, and its model.  Tensors are not read.
+int inspect_checkpoint(const ParsedOptions& options, Streams streams, const std::filesystem::path& path) {
+  const checkpoint::CheckpointReader reader = checkpoint::CheckpointReader::open(path);
+  const std::string source = (path / "manifest.json").string();
+  const train::TrainState state = train::parse_train_state(reader.state(), source);
+  model_io::ModelSummary summary;
+  summary.kind = model_io::SourceKind::kCheckpoint;
+  summary.config = model_io::parse_hf_config(state.model, source + " (\"model\")");
+  summary.parameters = parameter_count(model::parameter_specs(summary.config.model));
+  std::set<std::string> files;
+  for (const auto& [name, tensor] : reader.manifest().tensors) {
+    if (name.starts_with("optimizer.")) {
+      continue;
+    }
+    std::int64_t bytes = size_of(tensor.dtype);
+    for (const std::int64_t extent : tensor.shape) {
+      bytes *= extent;
+    }
+    for (const checkpoint::Piece& piece : tensor.pieces) {
+      files.insert(piece.file);
+    }
+    ++summary.tensor_count;
+    ++summary.dtype_tensors[checkpoint::safetensors_name(tensor.dtype)];
+    summary.weight_bytes += bytes;
+  }
+  summary.file_count = static_cast<std::int64_t>(files.size());
+  const bool optimizer = train::holds_optimizer(reader);
+  if (options.has("--json")) {
+    Json json = to_json(summary, {}, 0);
+    json.erase("forward_memory");
+    json["training"] = {{"step", state.step}, {"n_tokens_seen", state.n_tokens_seen}, {"optimizer", optimizer}};
+    streams.out << json.dump() << "\n";
+    return 0;
+  }
+  streams.out << fmt::format("checkpoint of a training: step {}, {} tokens seen, {}\n", state.step,
+                             grouped(state.n_tokens_seen),
+                             optimizer ? "weights and optimizer" : "weights alone, which cannot be trained on");
+  print_summary(streams, summary, {}, 0);
+  streams.out << fmt::format("a model of it: caravan convert {} DIR\n", shell_word(path.string()));
+  return 0;
 }
 
 // `file` stands beside the model's own entries where it is not null.
@@ -250,19 +300,22 @@ int inspect_model(const ParsedOptions& options, Streams streams, const std::file
 Command inspect_command() {
   CommandSpec spec;
   spec.name = "inspect";
-  spec.summary = "describe a model directory, a GGUF file or a safetensors file";
+  spec.summary = "describe a model directory, a GGUF file, a safetensors file or a checkpoint";
   spec.description =
       "Of a Hugging Face directory: architecture, sizes, tensor types, whether the weights are those that config.json "
       "asks for, and the memory of a forward pass. Of a GGUF file: its metadata and tensors, then the same. Of a "
-      "safetensors file: its tensors. No weight is read.";
+      "safetensors file: its tensors. Of a training's checkpoint: where the training stood, and its model. No weight "
+      "is "
+      "read.";
   spec.options = {{.name = "PATH",
                    .value_name = "",
                    .kind = OptionKind::kFile,
-                   .help = "a model directory, a GGUF file or a safetensors file",
+                   .help = "a model directory, a GGUF file, a safetensors file or a training's checkpoint",
                    .required = true,
                    .positional = true},
                   json_option()};
-  spec.examples = {"caravan inspect DIR", "caravan inspect model.gguf", "caravan inspect DIR/model.safetensors --json"};
+  spec.examples = {"caravan inspect DIR", "caravan inspect model.gguf", "caravan inspect DIR/model.safetensors --json",
+                   "caravan inspect my_run/checkpoint/step-200"};
   return {spec, run_inspect};
 }
 

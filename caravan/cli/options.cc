@@ -310,11 +310,12 @@ std::map<std::string, std::vector<std::string>> read_options(const Program& prog
     if (results.empty()) {
       continue;
     }
-    if (results.size() > 1 && options[i].kind != OptionKind::kFlag && !options[i].variadic) {
+    const bool several = options[i].variadic || options[i].repeatable;
+    if (results.size() > 1 && options[i].kind != OptionKind::kFlag && !several) {
       throw InputError(
           fmt::format("{}: option {} is given {} times; give it once", command.name, options[i].name, results.size()));
     }
-    given[options[i].name] = options[i].variadic ? results : std::vector<std::string>{results[0]};
+    given[options[i].name] = several ? results : std::vector<std::string>{results[0]};
   }
   return given;
 }
@@ -367,7 +368,17 @@ Invocation parse(const Program& program, std::span<const std::string> arguments)
   if (leading.consumed == arguments.size()) {
     throw InputError(fmt::format("no command is given; {} --help lists the commands", program.name));
   }
-  const Named named = find_command(program, arguments.subspan(leading.consumed));
+  const std::string& first = arguments[leading.consumed];
+  const bool explains = first == "help";
+  if ((explains || first == "version") && leading.consumed + 1 == arguments.size()) {
+    return {.action = explains ? Invocation::Action::kHelp : Invocation::Action::kVersion,
+            .command = nullptr,
+            .options = {}};
+  }
+  const Named named = find_command(program, arguments.subspan(leading.consumed + (explains ? 1 : 0)));
+  if (explains) {
+    return {.action = Invocation::Action::kHelp, .command = named.command, .options = {}};
+  }
   if (named.command == nullptr) {
     return {.action = Invocation::Action::kHelp, .command = nullptr, .options = {}};
   }

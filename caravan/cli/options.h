@@ -38,7 +38,8 @@ struct OptionSpec {
   std::vector<std::string> choices = {};
   bool required = false;
   bool positional = false;
-  bool variadic = false;  // the last positional argument: any number of them, at least one when required
+  bool variadic = false;    // the last positional argument: any number of them, at least one when required
+  bool repeatable = false;  // an option that may be given several times
   std::int64_t minimum = std::numeric_limits<std::int64_t>::min();  // of kInteger
   std::int64_t maximum = std::numeric_limits<std::int64_t>::max();
   std::string group = {};  // the heading that help shows it under; empty: "options"
@@ -80,7 +81,7 @@ class ParsedOptions {
   std::optional<double> number(const std::string& name) const;
   // The words of a kChoiceList, in the user's order.
   std::vector<std::string> list(const std::string& name) const;
-  // What a variadic argument was given, in the user's order.
+  // What a variadic argument or a repeatable option was given, in the user's order.
   std::vector<std::string> values(const std::string& name) const;
 
   // The command line that was read, as a shell takes it: what to type to run the same again.
@@ -90,7 +91,7 @@ class ParsedOptions {
  private:
   std::string command_line_;
   std::map<std::string, OptionSpec> specs_;
-  std::map<std::string, std::vector<std::string>> given_;  // one value each but for variadic arguments
+  std::map<std::string, std::vector<std::string>> given_;  // one value each but for variadic and repeatable ones
 };
 
 // What one command line asks for.
@@ -102,7 +103,7 @@ struct Invocation {
 };
 
 // Reads a command line without the program's name.  `--help` and `-h` win over every mistake beside them; `--version`
-// is the program's; nothing at all asks for help.  `--name value` and `--name=value` are the same, and after `--`
+// is the program's; nothing at all asks for help.  `help`, `help COMMAND` and `version` are understood too.  `--name value` and `--name=value` are the same, and after `--`
 // everything is positional.  A switch takes the next argument for its value only when that is "true" or "false".
 // Throws InputError in one sentence: an unknown command or option (naming the nearest one), a missing or surplus
 // argument, an option given twice, a value that is not of its kind.

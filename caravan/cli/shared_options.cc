@@ -2,10 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <ostream>
 
 #include "caravan/base/error.h"
+#include "caravan/base/file.h"
 #include "caravan/ops/trace.h"
 
 namespace caravan::cli {
@@ -169,6 +171,17 @@ model_io::LoadOptions load_options(const ParsedOptions& options) {
     config.rope_pairing = pairing == "interleaved" ? ops::RopePairing::kInterleaved : ops::RopePairing::kRotateHalf;
   };
   return result;
+}
+
+std::string text_of_input(const std::string& file, Streams streams, std::int64_t max_bytes) {
+  if (file != "-") {
+    return read_text_file(file, max_bytes);
+  }
+  std::string text{std::istreambuf_iterator<char>(streams.in), {}};
+  if (streams.in.bad()) {
+    throw FileError("standard input cannot be read");
+  }
+  return text;
 }
 
 void print_warnings(Streams streams, const std::vector<std::string>& warnings) {

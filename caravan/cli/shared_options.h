@@ -43,6 +43,10 @@ ops::Context context_for(const ParsedOptions& options, bool dry_run);
 // What the numerics options change in a config, and what --dtype says of matrices.
 model_io::LoadOptions load_options(const ParsedOptions& options);
 
+// The text of a file, or all of standard input where the name is "-".  Throws FileError, also for a file beyond
+// `max_bytes`.
+std::string text_of_input(const std::string& file, Streams streams, std::int64_t max_bytes);
+
 // Prints every warning as a line of its own.
 void print_warnings(Streams streams, const std::vector<std::string>& warnings);
 

@@ -139,10 +139,8 @@ int tokenize_chat(const ParsedOptions& options, Streams streams) {
     }
   }
   const std::string file = options.text("--chat");
-  const bool piped = file == "-";
-  const std::string source = piped ? "standard input" : file;
-  const std::string text =
-      piped ? std::string(std::istreambuf_iterator<char>(streams.in), {}) : read_text_file(file, kMaxChatBytes);
+  const std::string source = file == "-" ? "standard input" : file;
+  const std::string text = text_of_input(file, streams, kMaxChatBytes);
   tokenizer::ChatRequest request =
       tokenizer::parse_chat_request(parse_json(text, source, {.max_bytes = kMaxChatBytes}), source);
   if (request.messages.empty()) {

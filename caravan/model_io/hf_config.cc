@@ -5,14 +5,18 @@
 
 #include <nlohmann/json.hpp>
 
+#include "caravan/base/directory.h"
 #include "caravan/base/error.h"
 #include "caravan/base/file.h"
 #include "caravan/base/json.h"
+#include "caravan/base/text.h"
 #include "caravan/model_io/json_fields.h"
 
 namespace caravan::model_io {
 
 namespace {
+
+namespace fs = std::filesystem;
 
 constexpr std::int64_t kMaxConfigBytes = std::int64_t{16} << 20;
 
@@ -318,18 +322,60 @@ HfConfig parse_hf_config(std::string_view text, const std::string& source) {
   return config;
 }
 
-HfConfig read_hf_config(const std::filesystem::path& directory) {
-  std::error_code failure;
-  if (!std::filesystem::is_directory(directory, failure)) {
-    throw FileError(
-        fmt::format("{}: there is no such directory; a model is a directory with config.json and "
-                    "safetensors files",
-                    directory.string()));
+namespace {
+
+// What somebody may have meant who named a directory without config.json: what is beside a model where it was trained.
+std::string instead_of(const fs::path& directory) {
+  std::error_code ignored;
+  const auto convert = [](const fs::path& checkpoint) {
+    return fmt::format("make a model of it with: caravan convert {} DIR", shell_word(checkpoint.string()));
+  };
+  if (fs::is_regular_file(directory / "manifest.json", ignored)) {
+    return "it is a checkpoint of a training; " + convert(directory);
   }
-  const std::filesystem::path path = directory / "config.json";
-  if (!std::filesystem::is_regular_file(path, failure)) {
-    throw FileError(fmt::format("{}: config.json is missing or no plain file; a Hugging Face model directory has one{}",
-                                path.string(), failure ? " (" + failure.message() + ")" : std::string()));
+  if (fs::is_regular_file(directory / "model" / "config.json", ignored)) {
+    return fmt::format("the model is in {}", (directory / "model").string());
+  }
+  for (const fs::path& folder : {directory, directory / "checkpoint"}) {
+    for (const std::string& name : fs::is_directory(folder, ignored) ? names_in(folder) : std::vector<std::string>()) {
+      if (fs::is_regular_file(folder / name / "COMPLETE", ignored)) {
+        return fmt::format("there are checkpoints of a training, as {}; {}", (folder / name).string(),
+                           convert(folder / name));
+      }
+    }
+  }
+  return "a Hugging Face model directory has one";
+}
+
+[[noreturn]] void refuse_what_is_no_directory(const fs::path& path) {
+  std::error_code ignored;
+  if (!fs::exists(path, ignored)) {
+    throw FileError(
+        fmt::format("{}: there is no such file or directory; a model is a directory with config.json and safetensors "
+                    "files, or a GGUF file",
+                    path.string()));
+  }
+  const fs::path parent = path.has_parent_path() ? path.parent_path() : fs::path(".");
+  throw FileError(fmt::format(
+      "{}: is neither a directory nor a GGUF file; a model is a directory with config.json and "
+      "safetensors files{}",
+      path.string(),
+      fs::is_regular_file(parent / "config.json", ignored) ? fmt::format(": name {}", parent.string()) : ""));
+}
+
+}  // namespace
+
+HfConfig read_hf_config(const fs::path& directory) {
+  std::error_code failure;
+  if (!fs::is_directory(directory, failure)) {
+    refuse_what_is_no_directory(directory);
+  }
+  const fs::path path = directory / "config.json";
+  if (!fs::is_regular_file(path, failure)) {
+    const bool missing = !fs::exists(path, failure);
+    throw FileError(fmt::format("{}: {}; {}", directory.string(),
+                                missing ? "there is no config.json" : "config.json is no plain file",
+                                instead_of(directory)));
   }
   return parse_hf_config(read_text_file(path, kMaxConfigBytes), path.string());
 }

@@ -27,6 +27,14 @@ void print_start(const Config& config, const Prepared& prepared, const ops::Cont
                      grouped(total_steps(config, prepared.rows->total_rows(), 1)),
                      micro_batches(config, 1) * config.training.local_batch_size, to_string(compute_dtype(config, ctx)),
                      config.training.dtype == "float64" ? "f64" : "f32", ctx.threads, to_string(ctx.isa));
+  const optim::LrSchedule schedule =
+      trainer_options(config, total_steps(config, prepared.rows->total_rows(), 1)).schedule;
+  if (schedule.warmup_steps > schedule.total_steps) {
+    out << fmt::format(
+        "note: lr_scheduler.warmup_steps {} is more than there are steps: the learning rate rises to the "
+        "end and never falls\n",
+        schedule.warmup_steps);
+  }
   if (ctx.backend == ops::Backend::kCuda) {
     out << fmt::format("device: {}, {}\n", config.training.device,
                        cuda_memory::describe(ctx.allocator->device().index));

@@ -66,7 +66,7 @@ const std::vector<ForeignKey>& foreign_keys() {
       {"validation.dataloader.", "", ""},
       {"debug.deterministic_warn_only", "*", ""},
       {"debug.moe_force_load_balance", "false", ""},
-      {"profiling.enable_profiling", "false", ""},
+      {"profiling.enable_profiling", "false", "use the option --trace FILE.json"},
       {"profiling.enable_memory_snapshot", "false", ""},
       {"profiling.", "*", ""},
       {"compile.enable", "false", ""},

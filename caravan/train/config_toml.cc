@@ -27,7 +27,7 @@ std::string describe(const toml::node& node) {
     case toml::node_type::integer:
       return fmt::format("{}", **node.as_integer());
     case toml::node_type::floating_point:
-      return fmt::format("{}", **node.as_floating_point());
+      return fmt::format("{:#}", **node.as_floating_point());  // 1000.0, which is no whole number
     case toml::node_type::boolean:
       return **node.as_boolean() ? "true" : "false";
     case toml::node_type::array:
@@ -271,6 +271,12 @@ std::unique_ptr<toml::node> command_line_value(const Row& row, const std::string
   }
   for (std::size_t begin = 0, end = 0; !text.empty() && end != std::string::npos; begin = end + 1) {
     end = text.find(',', begin);
+    if (begin == text.size() || begin == end) {
+      throw ConfigError(
+          fmt::format("{}: \"{}\" has nothing on one side of a comma; an empty text is written in a TOML "
+                      "array, as [\"\"]",
+                      row.name, printable(text, 60)));
+    }
     const auto one = scalar_node(kind, text.substr(begin, end - begin));
     one->visit([&](const auto& node) { list->push_back(node); });
   }

@@ -151,7 +151,13 @@ std::optional<model_io::HfConfig> start_config(const Config& config) {
   if (!config.checkpoint.initial_load_in_hf) {
     return std::nullopt;
   }
-  return model_io::read_hf_config(config.checkpoint.initial_load_path);
+  const std::filesystem::path path = config.checkpoint.initial_load_path;
+  if (is_checkpoint(path)) {
+    throw ConfigError(fmt::format(
+        "checkpoint.initial_load_path {}: is a checkpoint of a training; leave out checkpoint.initial_load_in_hf",
+        path.string()));
+  }
+  return model_io::read_hf_config(path);
 }
 
 Prepared prepare(const Config& config, const PrepareProgress& progress) {

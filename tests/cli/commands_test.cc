@@ -99,6 +99,26 @@ TEST(Commands, InspectDescribesAModelAndAFile) {
   EXPECT_GT(file.at("tensors").size(), 10U);
 }
 
+TEST(Commands, InspectDescribesACheckpoint) {
+  const ScratchDirectory scratch;
+  const std::string data = (scratch.path() / "ids.jsonl").string();
+  write_file(data, "{\"ids\": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]}\n");
+  const std::string folder = (scratch.path() / "run").string();
+  call({"train", "--data", data, "--model.flavor", "tiny", "--max_seq_len", "8", "--batch_size", "1", "--steps", "2",
+        "--training.backend", "ref", "--output_dir", folder, "--threads", "1"});
+  const std::string step = folder + "/checkpoint/step-2";
+  const Outcome text = call({"inspect", step});
+  EXPECT_TRUE(text.out.starts_with("checkpoint of a training: step 2, 16 tokens seen, weights and optimizer\n"))
+      << text.out;
+  EXPECT_TRUE(text.out.ends_with("a model of it: caravan convert " + step + " DIR\n")) << text.out;
+  const Json json = json_of(call({"inspect", step, "--json"}));
+  EXPECT_EQ(json.at("training"), (Json{{"step", 2}, {"n_tokens_seen", 16}, {"optimizer", true}}));
+  const Json model = json_of(call({"inspect", folder + "/model", "--json"}));
+  for (const char* same : {"parameters", "tensors", "tensor_types", "weight_bytes"}) {
+    EXPECT_EQ(json.at(same), model.at(same)) << same;
+  }
+}
+
 TEST(Commands, ConvertAndBackKeepsEveryByte) {
   const ScratchDirectory scratch;
   const std::string model = kGolden + "odd_widths";  // stored in BF16

@@ -161,10 +161,14 @@ TEST_F(GenerateCommand, RefusesBadInputInOneSentence) {
     const char* says;
   };
   const std::vector<Case> cases = {
-      {{"--model", folder}, "--prompt TEXT or --ids"},
+      {{"--model", folder}, "--prompt TEXT, --prompt-file FILE or --ids"},
       {{"--model", folder, "--ids", good, "--prompt", "x"}, "both given"},
       {{"--ids", good}, "--model"},
       {{"--model", folder, "--prompt", "x"}, "no tokenizer.json"},
+      {{"--model", folder, "--prompt-file", "/nonexistent.txt", "--prompt", "x"},
+       "--prompt and --prompt-file are both"},
+      {{"--model", folder, "--ids", good, "--stop", "x"}, "no tokenizer.json"},
+      {{"--model", folder, "--ids", good, "--stop", ""}, "a stop string is empty"},
       {{"--model", "/nonexistent", "--ids", good}, "/nonexistent"},
       {{"--model", folder, "--ids", "/nonexistent.json"}, "/nonexistent.json"},
       {{"--model", folder, "--ids", ids("[]")}, "no sequence"},
@@ -294,6 +298,48 @@ TEST_F(GeneratePrompt, SamplesAsGenerationConfigSays) {
   EXPECT_EQ(call(with({"--temperature", "2", "--top-k", "50", "--seed", "0"})), sampled);
   EXPECT_EQ(call(with({"--top-k", "1"})), greedy);
   EXPECT_EQ(call(with({"--greedy"})), greedy);
+}
+
+TEST_F(GeneratePrompt, AStopTextEndsItAndIsNotPrinted) {
+  const Words sampling = {"--temperature", "3", "--top-k", "0", "--json"};
+  const Json whole = lines_of(call(with(sampling))).at(0);
+  const std::string text = whole.at("text").get<std::string>();
+  const std::size_t letter = text.find_first_of("abcdefghijklmnopqrstuvwxyz", 40);
+  ASSERT_NE(letter, std::string::npos) << text;
+  const std::string stop = text.substr(letter, 1);
+  const std::string expected = text.substr(0, text.find(stop));
+  Words stopping = {"--temperature", "3", "--top-k", "0", "--stop", "no such text", "--stop", stop};
+  EXPECT_EQ(call(with(stopping)), expected + "\n");
+  stopping.emplace_back("--json");
+  const Json stopped = lines_of(call(with(stopping))).at(0);
+  EXPECT_EQ(stopped.at("text"), expected);
+  EXPECT_EQ(stopped.at("finish_reason"), "stopped");
+  const auto count = static_cast<std::ptrdiff_t>(stopped.at("ids").size());
+  ASSERT_LT(count, 300);
+  EXPECT_TRUE(std::equal(stopped.at("ids").begin(), stopped.at("ids").end(), whole.at("ids").begin()));
+  // Every prompt of a list has its own text to look through.
+  const Json prompt = whole.at("prompt_ids");
+  Words by_ids = {"--model",          folder_, "--ids",       ids(Json::array({prompt, prompt}).dump()),
+                  "--max-new-tokens", "300",   "--ignore-eos"};
+  by_ids.insert(by_ids.end(), stopping.begin(), stopping.end());
+  const std::vector<Json> both = lines_of(call(by_ids));
+  EXPECT_EQ(both.at(0), stopped);
+  EXPECT_EQ(both.at(1).at("finish_reason"), "stopped");
+}
+
+TEST_F(GeneratePrompt, ComesOutOfAFileOrStandardInputToo) {
+  const std::string expected = call(with({"--greedy"}));
+  const std::string file = (scratch_.path() / "a prompt.txt").string();
+  write_file(file, "H\xC3\xA9, you\n");
+  for (const std::string& name : {file, std::string("-")}) {
+    std::istringstream in("H\xC3\xA9, you");
+    std::ostringstream out;
+    std::ostringstream err;
+    const Words arguments = {"generate", "--threads",        "1",   "--model",      folder_,   "--prompt-file",
+                             name,       "--max-new-tokens", "300", "--ignore-eos", "--greedy"};
+    EXPECT_EQ(run(arguments, {out, err, in}), 0);
+    EXPECT_EQ(out.str(), expected);
+  }
 }
 
 TEST_F(GeneratePrompt, RefusesTextThatIsNone) {

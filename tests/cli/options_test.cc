@@ -103,6 +103,24 @@ TEST(Options, HelpAndVersionWin) {
   EXPECT_EQ(call.command->name, "dump");
 }
 
+TEST(Options, HelpAndVersionAreWordsToo) {
+  EXPECT_EQ(run({"help"}).action, Invocation::Action::kHelp);
+  EXPECT_EQ(run({"help"}).command, nullptr);
+  EXPECT_EQ(run({"help", "dump"}).action, Invocation::Action::kHelp);
+  EXPECT_EQ(run({"help", "dump"}).command->name, "dump");
+  EXPECT_EQ(run({"help", "words", "learn"}).command->name, "words learn");
+  EXPECT_EQ(run({"version"}).action, Invocation::Action::kVersion);
+  EXPECT_EQ(error_of({"help", "dmup"}),
+            "unknown command \"dmup\" (did you mean dump?); caravan --help lists the commands");
+}
+
+TEST(Options, ARepeatableOneKeepsEveryValueInOrder) {
+  const Invocation call = run({"dump", "--note", "a", "--model", "m", "--note=b c", "--note", ""});
+  EXPECT_EQ(call.options.values("--note"), (Words{"a", "b c", ""}));
+  EXPECT_EQ(run({"dump", "--model", "m"}).options.values("--note"), Words{});
+  EXPECT_NE(help_text(kProgram, *call.command).find("may be given several times"), std::string::npos);
+}
+
 TEST(Options, MistakesAreOneSentenceThatNamesTheNearest) {
   EXPECT_EQ(error_of({"dmup"}), "unknown command \"dmup\" (did you mean dump?); caravan --help lists the commands");
   EXPECT_EQ(error_of({"launch"}), "unknown command \"launch\"; caravan --help lists the commands");

@@ -37,7 +37,11 @@ Program sample_program() {
             .help = "type to compute in",
             .default_value = "f32",
             .choices = {"f32", "bf16", "f64"}},
-           {.name = "--note", .value_name = "TEXT", .kind = OptionKind::kText, .help = "the user's own 'words'"}},
+           {.name = "--note",
+            .value_name = "TEXT",
+            .kind = OptionKind::kText,
+            .help = "the user's own 'words'",
+            .repeatable = true}},
       .examples = {"caravan dump --model tiny --ids ids.json"}};
   const CommandSpec compare = {
       .name = "compare",

@@ -147,10 +147,43 @@ TEST(HfConfig, NotesFieldsThatItIgnores) {
 
 TEST(HfConfig, SaysWhatIsMissingFromADirectory) {
   const test::ScratchDirectory scratch;
-  EXPECT_NE(message_of<FileError>([&] { read_hf_config(scratch.path()); }).find("config.json is missing"),
+  EXPECT_EQ(message_of<FileError>([&] { read_hf_config(scratch.path()); }),
+            scratch.path().string() + ": there is no config.json; a Hugging Face model directory has one");
+  EXPECT_NE(
+      message_of<FileError>([&] { read_hf_config(scratch.path() / "nowhere"); }).find("no such file or directory"),
+      std::string::npos);
+  std::filesystem::create_directory(scratch.path() / "config.json");
+  EXPECT_NE(message_of<FileError>([&] { read_hf_config(scratch.path()); }).find("config.json is no plain file"),
             std::string::npos);
-  EXPECT_NE(message_of<FileError>([&] { read_hf_config(scratch.path() / "nowhere"); }).find("no such directory"),
-            std::string::npos);
+}
+
+// The places beside a model that people name instead of it.
+TEST(HfConfig, TellsWhereTheModelIsOrHowOneIsMade) {
+  const test::ScratchDirectory scratch;
+  const auto message = [&](const std::filesystem::path& name) {
+    return message_of<FileError>([&] { read_hf_config(scratch.path() / name); });
+  };
+  const auto file = [&](const std::filesystem::path& name) {
+    std::filesystem::create_directories((scratch.path() / name).parent_path());
+    test::write_file(scratch.path() / name, "");
+  };
+  const std::string step = (scratch.path() / "run/checkpoint/step-3").string();
+  file("run/checkpoint/step-3/manifest.json");
+  file("run/checkpoint/step-3/COMPLETE");
+  EXPECT_EQ(message("run/checkpoint/step-3"), step +
+                                                  ": there is no config.json; it is a checkpoint of a training; make a "
+                                                  "model of it with: caravan convert " +
+                                                  step + " DIR");
+  for (const char* name : {"run", "run/checkpoint"}) {
+    EXPECT_NE(message(name).find("as " + step + "; make a model of it with: caravan convert " + step + " DIR"),
+              std::string::npos)
+        << message(name);
+  }
+  file("run/model/config.json");
+  file("run/model/model.safetensors");
+  const std::string model = (scratch.path() / "run/model").string();
+  EXPECT_TRUE(message("run").ends_with("; the model is in " + model)) << message("run");
+  EXPECT_TRUE(message("run/model/model.safetensors").ends_with("safetensors files: name " + model));
 }
 
 }  // namespace

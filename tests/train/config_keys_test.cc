@@ -419,6 +419,12 @@ TEST(SetKey, RefusesAsTomlDoes) {
             "training.seq_len: expected a whole number, at least 1 and at most 16777216, found the text \"ten\"");
   EXPECT_EQ(key_error("training.seq_len", "1.5"),
             "training.seq_len: expected a whole number, at least 1 and at most 16777216, found 1.5");
+  EXPECT_EQ(key_error("training.seq_len", "1e3"),
+            "training.seq_len: expected a whole number, at least 1 and at most 16777216, found 1000.0");
+  EXPECT_EQ(key_error("training.dataset_path", "a.txt,"),
+            "training.dataset_path: \"a.txt,\" has nothing on one side of a comma; an empty text is written in a TOML "
+            "array, as [\"\"]");
+  EXPECT_EQ(key_error("sampling.prompts", "[\"\", \"a\"]"), "");
   EXPECT_NE(key_error("training.seq_len", ""), "");
   EXPECT_NE(key_error("training.seq_len", "10 "), "");
   EXPECT_NE(key_error("debug.seed", "9223372036854775808"), "");

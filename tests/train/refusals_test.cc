@@ -169,6 +169,14 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"StartWithoutACheckpoint",
                 [](Config& c, const fs::path& p) { c.checkpoint.initial_load_path = p.string(); },
                 "holds no checkpoint; name one"},
+        Mistake{"CheckpointTakenForAHuggingFaceFolder",
+                [](Config& c, const fs::path& p) {
+                  test::write_file(p / "manifest.json", "{}");
+                  c.checkpoint.initial_load_path = p.string();
+                  c.checkpoint.initial_load_in_hf = true;
+                  c.model = {};
+                },
+                "leave out checkpoint.initial_load_in_hf"},
         Mistake{"StartFromASaveThatWasCutOff",
                 [](Config& c, const fs::path& p) {
                   fs::create_directory(p / "step-3");

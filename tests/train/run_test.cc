@@ -125,6 +125,14 @@ TEST_F(TrainRun, EndsWithAModelDirectoryAndALineForEveryStep) {
   EXPECT_EQ(saved, config_);
 }
 
+TEST_F(TrainRun, SaysWhenTheWarmUpIsLongerThanTheRun) {
+  EXPECT_EQ(run(config_).out.find("note: "), std::string::npos);
+  config_.lr_scheduler.warmup_steps = 20;
+  config_.training.steps = 7;
+  EXPECT_NE(run(config_).out.find("note: lr_scheduler.warmup_steps 20 is more than there are steps"),
+            std::string::npos);
+}
+
 TEST_F(TrainRun, StoppedAndResumedGivesTheBitsOfAnUndisturbedRun) {
   run(config_);
   Config other = config_;
