@@ -34,7 +34,6 @@ set(private
     "base/cgroup.h"
     "base/cpu_features.h"
     "base/descriptor.h"
-    "base/directory.h"
     "base/system_error.h"
     "base/text.h"
     "autograd/nodes.h"
