@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "caravan/checkpoint/training_checkpoint.h"
@@ -31,6 +32,11 @@ inline std::vector<checkpoint::NamedTensor> tensors_of(std::int64_t step, std::i
   return {{"weight", tensor_of(values_of(step, generation, 640), {40, 16})},
           {"bias", tensor_of(values_of(step, generation, 7), {7})},
           {"moment", tensor_of(values_of(step, generation, 640), {40, 16})}};
+}
+
+// What open_newest() tells of a step that a killed save left without its COMPLETE: worth a word, and no damage.
+inline bool tells_of_a_save_cut_off(const std::string& warning) {
+  return warning.find("has no COMPLETE: a save that was cut off") != std::string::npos;
 }
 
 }  // namespace caravan::test
