@@ -98,7 +98,8 @@ void expect_whole(const fs::path& folder, Before before, const std::string& out)
   const auto newest = checkpoint::open_newest(folder, warnings);
   const std::size_t cut_off = std::erase_if(warnings, tells_of_a_save_cut_off);
   EXPECT_TRUE(warnings.empty()) << warnings.front();
-  EXPECT_LE(cut_off, before == Before::kNothing ? 1U : 0U) << "only the last save can be cut off, and none that replaces";
+  EXPECT_LE(cut_off, before == Before::kNothing ? 1U : 0U)
+      << "only the last save can be cut off, and none that replaces";
   EXPECT_EQ(newest.has_value(), !steps.empty());
   // An earlier run had saved the last step: the old one or the new one is there.
   const std::int64_t least = before == Before::kEarlierRun ? kLastStep : last;
